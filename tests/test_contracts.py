@@ -2,7 +2,7 @@
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING
 from decimal import Decimal as D
 from functools import lru_cache
@@ -16,14 +16,23 @@ from swaps import COINS, SYMBOLS, long_short_settings
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
+from trading.core.bars import bars_from
 from trading.core.errors import BadInput, Refused
+from trading.core.instruments import Instrument
+from trading.core.margin import MarginTerms
 from trading.core.settings import load_settings
 from trading.core.types import Order
 from trading.data.delta_store import BarStore
-from trading.data.funding_store import store_funding
+from trading.data.funding_store import read_funding, store_funding
+from trading.pipeline.factory import market_source
+from trading.pipeline.funding import ingest_funding
+from trading.pipeline.instruments import InstrumentHistory
 from trading.pipeline.venue_factory import connect
 from trading.testing.binance_server import served
 from trading.venues.crypto.venue import CcxtVenue
+from trading.venues.paper.costs import TradingCosts
+from trading.venues.paper.margin_exchange import MarginVenue
+from trading.venues.paper.matching import BarFeed
 
 pytestmark = pytest.mark.xdist_group("contracts")
 
@@ -255,6 +264,8 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
     paid = ledger.events("paper-swaps", "funding")
     assert paid and {e.data["symbol"] for e in paid} <= {*SYMBOLS}
     assert sum(D(e.data["amount"]) for e in paid) == sum(book.income_by["funding"].values()) != 0
+    told = lambda coin, at: paid_by(coin)[at] if coin in TOLD else D("0.0002")  # noqa: E731
+    assert funding_booked(ledger) == funding_by_hand(ledger, told), "each run fetched until its own close, and pays that of the close too"
     run = next(home.glob("reports/2024-03-05_swaps_1"))
     kinds = {i["symbol"]: i["kind"] for i in json.loads((run / "artefacts" / "instruments.json").read_text())["instruments"]}
     assert kinds == dict.fromkeys(SYMBOLS, "perpetual")
@@ -321,6 +332,37 @@ def test_a_replay_and_the_paper_account_pay_the_funding_that_is_stored(home):
     assert funding_booked(ledger) == funding_by_hand(ledger, rate) and funding_booked(ledger)
     notes = json.loads(next(home.glob("reports/2024-03-02_swaps_1/artefacts/plan.json")).read_text())["notes"]
     assert any("funding as binance and file told it" in n and "to 2024-03-03 00:00" in n for n in notes), notes
+
+
+def test_an_account_that_fetches_and_looks_every_hour_pays_what_one_look_with_all_of_it_pays(place, tmp_path):
+    symbol, begin = SYMBOLS[0], pd.Timestamp("2024-02-27", tz="UTC")
+    market = {"market.source": "ccxt", "market.venue": "binance", "market.symbols": symbol, "market.currency": "USDT"}
+    settings = load_settings(overrides={"run.data": tmp_path, **market}, environ={})
+    terms = {symbol: Instrument(symbol, D("0.001"), D("0.01"), kind="perpetual")}
+    InstrumentHistory(tmp_path, market_source(settings).name).keep(terms, begin.to_pydatetime())
+    hours, price = pd.date_range(begin, periods=50, freq="h"), 99 + np.arange(51.0)
+    columns = dict.fromkeys(("open", "high", "low", "close"), price)
+    tape = BarFeed(bars_from({symbol: pd.DataFrame(columns, index=hours.insert(0, begin - pd.Timedelta("1h")))}), "1h")
+    source = CcxtVenue("binance", base_url=place[0], symbols=[symbol])
+
+    def walked(name, looks, store, late=timedelta(0)):
+        now = [begin.to_pydatetime()]
+        for n, at in enumerate(looks):
+            now[0] = at.to_pydatetime()
+            ingest_funding(settings, source, store, begin.to_pydatetime() - timedelta(hours=8), now[0] - late)
+            account = MarginVenue(tape, lambda: now[0], terms, TradingCosts(D(0), D(0), D(0)), {"USDT": D(1000)}, "USDT", tmp_path / name,
+                                  terms=MarginTerms(leverage=D(2), funding=D("0.01")), funding=read_funding(store, (source.name,), [symbol]))
+            if not n:
+                assert account.create_order(Order("one", symbol, "buy", D(1))).filled == 1
+            paid = account.fetch_activity(begin.to_pydatetime())
+        return [(e.timestamp, D(e.data["amount"])) for e in paid if e.kind == "funding"]
+
+    due = [(t, D(100 + int((t - begin) / pd.Timedelta("1h"))) * r) for t, r in paid_by("AAA").items() if begin < t < hours[-1]]
+    hourly = walked("hourly", hours, BarStore(tmp_path / "bars"))
+    assert [(pd.Timestamp(t), -a) for t, a in hourly] == due and len(due) == 6
+    assert walked("whole", hours[[0, -1]], BarStore(tmp_path / "bars")) == hourly
+    slow = walked("slow", hours, BarStore(tmp_path / "later"), late=timedelta(minutes=90))  # told after the look is over
+    assert [(t - pd.Timedelta("1h"), -a) for t, a in slow] == due[:5], "at the next look, of what was held and at the price of when it fell due"
 
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):

@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from io import BytesIO
@@ -199,9 +201,20 @@ def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path
         assert "ended before the close of" in again.summary["notes"][0] if of is dies else not again.summary["notes"], name
 
 
-def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_path):
-    "Every second one of six weeks, with what its record supports."
-    settings, closes = settings_at(tmp_path), module.closes_between(bars, "1d", datetime(2022, 11, 1, tzinfo=UTC), datetime(2022, 12, 12, tzinfo=UTC))
+LOUD = """
+import pandas as pd
+
+
+def features(bars):
+    print("features that say something", flush=True)
+    return pd.concat({"day": bars["close"].pct_change(), "week": bars["close"].pct_change(5)}, axis=1)
+"""
+
+
+def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_path, monkeypatch):
+    "Every second one of six weeks, with what its record supports; features may print, and a process that dies or speaks nonsense hangs nothing."
+    settings = settings_at(tmp_path)
+    closes = module.closes_between(bars, "1d", datetime(2022, 11, 1, tzinfo=UTC), datetime(2022, 12, 12, tzinfo=UTC))
     told = {"settings": settings.model_dump(mode="json"), "hash": settings.hash, "source": "sample-stocks", "attrs": bars.attrs}
     told |= {"promises": str(tmp_path / "promises"), "closes": [t.isoformat() for t in closes]}
     bars.to_parquet(table := BytesIO())
@@ -219,6 +232,32 @@ def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_p
         assert here.version == trained.version and not promoted
         pd.testing.assert_frame_equal(here.held, trained.held, check_exact=True)
         assert judged.skills == judge_record(here.held, steps._cost(settings)).skills
+    monkeypatch.setattr(decision_world, "FEWEST_TRAINED", 5)
+    with decision_world.TrainedAhead(settings, closes, given) as ahead:
+        for until, promoted, (trained, _) in made:
+            there, _ = ahead.of(until, promoted)
+            assert there.version == trained.version
+            pd.testing.assert_frame_equal(there.held, trained.held, check_exact=True)
+    monkeypatch.chdir(tmp_path)
+    Path("features").mkdir()
+    Path("features/loud.py").write_text(LOUD)
+    loud = settings_at(tmp_path, **{"forecast.features": "loud"})
+    asked = json.dumps(told | {"settings": loud.model_dump(mode="json"), "hash": loud.hash}, default=str).encode() + b"\n" + table.getvalue()
+    with decision_world.TrainedAhead(loud, closes, asked) as ahead:
+        there, _ = ahead.of(made[0][0], "")
+        assert len(there.held) and there.version != made[0][2][0].version
+    with decision_world.TrainedAhead(settings, closes, given) as ahead:
+        ahead.process.kill()
+        assert ahead.due and ahead.of(made[0][0], "") is None and not ahead.due, "it is trained here then"
+    nonsense = [sys.executable, "-c", "import sys; print('hello', flush=True); sys.stdin.read()"]
+    monkeypatch.setattr(decision_world, "_program", lambda serve: nonsense)
+    with decision_world.TrainedAhead(settings, closes, given) as ahead:
+        assert ahead.of(made[0][0], "") is None and not ahead.due
+    monkeypatch.setattr(decision_world, "FEWEST_AHEAD", 5)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    versions_at = decision_world.StoreVersions(bars, "sample-stocks", "1d")
+    with decision_world.ForecastsAhead(replace(world, bars=bars, settings=settings), versions_at, closes) as ahead:
+        assert ahead.of(closes[0]) is None and ahead.process is None and "answer b'hello\\n' cannot be read" in ahead.words[0]
 
 
 def test_what_a_replay_keeps_from_day_to_day_changes_no_number(whole, bars, tmp_path, monkeypatch):

@@ -19,12 +19,15 @@ from .margin import MarginTerms
 from .values import ZERO, Value
 
 # %% ../../nbs/00_core/24_funding_rates.ipynb #198b5753
+_HOLE = timedelta(days=1)  # no venue lets two payments stand further apart: between such two, others are not known
+
+
 @dataclass(frozen=True)
 class FundingRates(Value):
-    "The payments of perpetuals, as they were told; where none was told, the rate of the settings counts, and that is said.\n\nParameters\n----------\npaid : dict[str, tuple[tuple[datetime, Decimal], ...]]\n    by symbol, ascending: moment (UTC), what longs paid to shorts as a fraction of the position's value\nsources : tuple[str, ...], default ()\n    who told them"
+    "The payments of perpetuals, as they were told; where none was told, the rate of the settings counts, and that is said.\n\nParameters\n----------\npaid : dict[str, tuple[tuple[datetime, Decimal], ...]]\n    by symbol, ascending: moment (UTC), what longs paid to shorts as a fraction of the position's value\nsources : tuple[str, ...], default ()\n    who told them: of those who were asked, the ones that had any"
 
     paid: dict[str, tuple[tuple[datetime, Decimal], ...]] = field(default_factory=dict)  # by symbol, ascending: moment (UTC), what longs paid to shorts as a fraction of the position's value
-    sources: tuple[str, ...] = ()  # who told them
+    sources: tuple[str, ...] = ()  # who told them: of those who were asked, the ones that had any
 
     def __post_init__(self):
         for symbol, told in self.paid.items():
@@ -43,22 +46,35 @@ class FundingRates(Value):
         told = self.paid.get(symbol, ())
         return told[: bisect_right(told, moment, key=itemgetter(0))]
 
+    def settled(
+        self,
+        symbol: str,
+        moment: datetime,  # UTC
+    ) -> datetime:  # UTC, the moment itself where nothing was ever told
+        "Return up to when it is certain at a moment what has fallen due: a payment may be told late, and is waited for a day.\n\nParameters\n----------\nsymbol : str\nmoment : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC, the moment itself where nothing was ever told"
+        told = self.known(symbol, moment)
+        return max(told[-1][0], moment - _HOLE) if told else moment
+
     def due(
         self,
         symbol: str,
         since: datetime,  # UTC
-        until: datetime,  # UTC
-        terms: MarginTerms,  # their rate counts before the first payment that was told, and where none was told for longer than they say
+        until: datetime,  # UTC, not after what is `settled`
+        terms: MarginTerms,  # their rate counts before the first payment that was told, and between two that stand more than a day apart
     ) -> Decimal:  # fraction of the value; below zero is received by longs
-        "Add up the rates that fell due after one moment, up to and including another.\n\nParameters\n----------\nsymbol : str\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nterms : MarginTerms\n    their rate counts before the first payment that was told, and where none was told for longer than they say\n\nReturns\n-------\nDecimal\n    fraction of the value; below zero is received by longs"
-        told = self.known(symbol, until)
-        if not told:
-            return terms.funding * terms.payments(since, until)
-        first, last = told[0][0], told[-1][0]
-        assumed = max(terms.payments(since, min(until, first - timedelta(seconds=1))), 0)
-        if until - last >= timedelta(hours=terms.funding_hours):
-            assumed += terms.payments(max(since, last), until)
-        return sum((rate for _, rate in told[bisect_right(told, since, key=itemgetter(0)) :]), ZERO) + terms.funding * assumed
+        "Add up the rates that fell due after one moment, up to and including another; the parts of a span add up to the whole.\n\nParameters\n----------\nsymbol : str\nsince : datetime\n    UTC\nuntil : datetime\n    UTC, not after what is `settled`\nterms : MarginTerms\n    their rate counts before the first payment that was told, and between two that stand more than a day apart\n\nReturns\n-------\nDecimal\n    fraction of the value; below zero is received by longs"
+        told = self.paid.get(symbol, ())
+        paid = sum((rate for _, rate in told[bisect_right(told, since, key=itemgetter(0)) : bisect_right(told, until, key=itemgetter(0))]), ZERO)
+        assumed = sum(max(terms.payments(max(since, begin), min(until, end)), 0) for begin, end in self._untold(symbol, since, until))
+        return paid + terms.funding * assumed
+
+    def _untold(self, symbol: str, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
+        "Return the spans of which nothing is known that reach into a span; a payment at their end is told, so they end before it."
+        told, little = self.paid.get(symbol, ()), timedelta(microseconds=1)
+        begin, end = bisect_right(told, since, key=itemgetter(0)), bisect_right(told, until, key=itemgetter(0))
+        edges = [told[n][0] if 0 <= n < len(told) else None for n in range(begin - 1, end + 1)]
+        pairs = list(zip(edges, edges[1:], strict=False))
+        return [(a or since, b - little if b else until) for a, b in pairs if a is None or b is None or b - a > _HOLE]
 
     def words(
         self,
@@ -69,12 +85,20 @@ class FundingRates(Value):
         "Say what funding rests on at a moment.\n\nParameters\n----------\nsymbols : Iterable[str]\n    perpetuals\nterms : MarginTerms\nmoment : datetime\n    UTC\n\nReturns\n-------\nlist[str]\n    sentences"
         spans = {s: self.known(s, moment) for s in symbols}
         told, lacking = [s for s in spans if spans[s]], [s for s in spans if not spans[s]]
-        found = []
+        holes = {s: found for s in told if (found := [(a, b) for (a, _), (b, _) in zip(spans[s], spans[s][1:], strict=False) if b - a > _HOLE])}
+        ended = [s for s in told if moment - spans[s][-1][0] > timedelta(hours=terms.funding_hours)]
+        found, instead = [], f"margin.funding = {terms.funding} every {terms.funding_hours} hours is assumed" if terms.funding else "none is charged"
         name = lambda some: some[0] + (f" and {plural(len(some) - 1, 'other')}" if len(some) > 1 else "")  # noqa: E731
         if told:
             first, last = max(spans[s][0][0] for s in told), min(spans[s][-1][0] for s in told)
             found.append(f"{name(told)}: funding as {' and '.join(self.sources)} told it, from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC")
+        if holes:
+            (begin, end), others = next(iter(holes.values()))[0], sum(map(len, holes.values())) - 1
+            more = f", nor in {plural(others, 'other span')}" if others else ""
+            found.append(f"{name(list(holes))}: no funding between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC is stored{more}, so {instead} there; 'carnet import --funding FILE' fills it from a file")
+        if ended:
+            found.append(f"{name(ended)}: no funding after {min(spans[s][-1][0] for s in ended):%Y-%m-%d %H:%M} UTC is stored; what is told within a day is charged when it comes, and after a day {instead}")
         if lacking:
-            instead = f"margin.funding = {terms.funding} every {terms.funding_hours} hours is assumed" if terms.funding else "none is charged"
             found.append(f"{name(lacking)}: no funding rates of before {moment:%Y-%m-%d %H:%M} UTC are stored, so {instead}; 'carnet ingest' fetches them where the venue tells them, 'carnet import --funding FILE' takes them from a file")
         return found
+

@@ -27,10 +27,10 @@ from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, TI
 from .file_layouts import Layout as Layout, find_layout as find_layout, in_order as in_order
 from .file_names import told_by_name as told_by_name
 from .file_table import FileTable as FileTable, read_table as read_table
-from .funding_store import FUNDING_HOURS as FUNDING_HOURS, funding_source as funding_source, store_funding as store_funding, funding_bars as funding_bars, read_funding as read_funding, read_funding_file as read_funding_file
+from .funding_store import FUNDING_HOURS as FUNDING_HOURS, funding_source as funding_source, checked_funding as checked_funding, store_funding as store_funding, funding_bars as funding_bars, read_funding as read_funding, read_funding_file as read_funding_file
 from .gaps import CALENDARS as CALENDARS, find_gaps as find_gaps, quality as quality
 from .import_files import import_file as import_file
-from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport, fetch_each as fetch_each
+from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport, AskedInVain as AskedInVain, fetch_each as fetch_each
 from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, Clock as Clock, LiveUpdate as LiveUpdate, follow_market as follow_market
 from .postgres_store import PostgresStore as PostgresStore
 from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, UnnamedSeries as UnnamedSeries, preview_file as preview_file

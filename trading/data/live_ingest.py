@@ -80,14 +80,16 @@ def follow_market(
     random: Random | None = None,  # for the jitter
     board: QuoteBoard | None = None,  # where other processes read the newest prices
     quote_every: float = 0.0,  # seconds between two looks at last prices, for the board; 0: closes of finished bars only
+    beside: Callable[[datetime], Iterable[str]] | None = None,  # brings what is not a bar up to a moment, after each look; its sentences are told, one that stays only once
 ) -> LiveUpdate:
-    "Keep the store up to date until told to stop.\n\nParameters\n----------\nsource : MarketData\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted; None: all that the source has\nstop : Event | None, default None\n    set it to end; None: an exception is the only way out\ntell : Callable[[str], None], default print\n    gets one line at a time\nbell : BarSchedule | None, default None\n    None: the clock\ndelay : float, default 2.0\n    seconds that a venue needs to write a closed bar\npatience : float, default 60.0\n    longest pause while the venue cannot be reached, seconds\ncalendar : str | Mapping[str, str], default 'auto'\nrules : CleaningRules | None, default None\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nrandom : Random | None, default None\n    for the jitter\nboard : QuoteBoard | None, default None\n    where other processes read the newest prices\nquote_every : float, default 0.0\n    seconds between two looks at last prices, for the board; 0: closes of finished bars only\n\nReturns\n-------\nLiveUpdate"
+    "Keep the store up to date until told to stop.\n\nParameters\n----------\nsource : MarketData\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted; None: all that the source has\nstop : Event | None, default None\n    set it to end; None: an exception is the only way out\ntell : Callable[[str], None], default print\n    gets one line at a time\nbell : BarSchedule | None, default None\n    None: the clock\ndelay : float, default 2.0\n    seconds that a venue needs to write a closed bar\npatience : float, default 60.0\n    longest pause while the venue cannot be reached, seconds\ncalendar : str | Mapping[str, str], default 'auto'\nrules : CleaningRules | None, default None\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nrandom : Random | None, default None\n    for the jitter\nboard : QuoteBoard | None, default None\n    where other processes read the newest prices\nquote_every : float, default 0.0\n    seconds between two looks at last prices, for the board; 0: closes of finished bars only\nbeside : Callable[[datetime], Iterable[str]] | None, default None\n    brings what is not a bar up to a moment, after each look; its sentences are told, one that stays only once\n\nReturns\n-------\nLiveUpdate"
     symbols, stop, bell, random = list(symbols), stop or Event(), bell or Clock(), random or Random()
     if delay <= 0 or patience < 1:
         raise BadInput(f"a delay of {delay} s and a patience of {patience} s: the delay must be above 0, the patience at least 1")
     looks = rows = lost = row = 0
     said: set[str] = set()
     version, shown = store.version, ""
+    before: list[str] = []
     look = (lambda: _quote(source, symbols, board, clock, tell, said)) if board and quote_every > 0 else None
     while not stop.is_set():
         now = clock()
@@ -104,6 +106,11 @@ def follow_market(
             tell(f"{source.name}: reached again after {plural(row, 'try')}")
         row, rows, version = 0, rows + done.rows, done.version
         _tell(done, said, tell)
+        lines = list(beside(now)) if beside else []
+        for line in lines:
+            if line not in before:
+                tell(line)
+        before = lines
         if board and version != shown:
             board.post(_closes(store, source.name, done, timeframe))
             shown = version

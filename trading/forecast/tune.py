@@ -56,7 +56,11 @@ def fold_scores(
     from sklearn.base import clone
 
     for train, test in cv.split(rows, groups=moments):
-        error = answers[test] - predict_rows(clone(estimator).fit(rows[train], answers[train]), rows[test])
+        try:
+            error = answers[test] - predict_rows(clone(estimator).fit(rows[train], answers[train]), rows[test])
+        except BadInput:
+            yield -np.inf
+            continue
         gone = 1 - np.mean(error**2) / np.mean(answers[test] ** 2)
         yield float(gone) if np.isfinite(gone) else -np.inf
 

@@ -8,6 +8,7 @@ __all__ = ['FEWEST_AHEAD', 'FEWEST_TRAINED', 'StoreVersions', 'pending_file', 'W
 
 # %% ../../nbs/12_pipeline/61_decision_world.ipynb #b3ce5aa3
 import json
+import logging
 import os
 import pickle
 import subprocess
@@ -179,15 +180,17 @@ def _feedback_file(settings: Settings) -> Path:
 
 def _told_world(given: BinaryIO) -> tuple[World, list[datetime], bytes]:  # settings and bars as they were sent; the closes; all of it, to be handed on
     "Read what another process is asked."
-    line, table = given.readline(), given.read()
-    asked = json.loads(line)
-    settings, bars = Settings(**asked["settings"]), pd.read_parquet(BytesIO(table))
+    line, tables = given.readline(), given.read()
+    asked, table = json.loads(line), BytesIO(tables)
+    beside = [StoreVersions(pd.read_parquet(BytesIO(table.read(size))), source, frame) for source, frame, size in asked.get("beside", ())]
+    settings, bars = Settings(**asked["settings"]), pd.read_parquet(BytesIO(table.read()))
     if settings.hash != asked["hash"]:
         raise BadInput("the settings that arrived are not those that were sent")
     bars.attrs |= asked["attrs"]
-    world = World(settings, bars, None, StoreVersions(bars, asked["source"], settings.market.timeframe).at, promises=KeptForecasts(Path(asked["promises"])))
+    (versions_at := StoreVersions(bars, asked["source"], settings.market.timeframe)).beside += beside
+    world = World(settings, bars, None, versions_at.at, promises=KeptForecasts(Path(asked["promises"])))
     world.searches_from = (begin := asked.get("searches_from")) and datetime.fromisoformat(begin)
-    return world, [datetime.fromisoformat(t) for t in asked["closes"]], line + table
+    return world, [datetime.fromisoformat(t) for t in asked["closes"]], line + tables
 
 
 def _trainings(settings: Settings, closes: Sequence[datetime]) -> dict[datetime, datetime]:
@@ -233,12 +236,16 @@ class TrainedAhead:
 
     def _collect(self, told: bytes) -> None:
         "Hand over what is asked and read models until the process ends."
-        with suppress(OSError, EOFError, pickle.UnpicklingError):  # it has died; the models are trained here then
+        try:
             self.process.stdin.write(told)
             self.process.stdin.close()
             while True:
                 self.made.put(pickle.load(self.process.stdout))  # noqa: S301  of our own process, by a pipe
-        self.made.put(None)
+        except Exception as error:  # noqa: BLE001  it has died, or speaks what is no pickle, which may raise anything
+            if not isinstance(error, (OSError, EOFError)):
+                logging.getLogger(__name__).warning("the process that trains ahead cannot be understood: %s; the models are trained here", error)
+        finally:  # the models are trained here then
+            self.made.put(None)
 
     def of(
         self,
@@ -267,14 +274,15 @@ class TrainedAhead:
 
 def _program(serve: Callable[[BinaryIO, BinaryIO], None]) -> list[str]:
     "Return the command of a process that serves on its pipes."
-    return [sys.executable, "-c", f"import sys; from {__name__} import {serve.__name__} as serve; serve(sys.stdin.buffer, sys.stdout.buffer)"]
+    apart = "import os, sys; out = os.fdopen(os.dup(1), 'wb'); os.dup2(2, 1)"  # what a model or a feature prints is no answer
+    return [sys.executable, "-c", f"{apart}; from {__name__} import {serve.__name__} as serve; serve(sys.stdin.buffer, out)"]
 
 
 def serve_forecasts(
-    given: BinaryIO,  # a line of JSON with what is asked, and behind it the bars in Parquet: by a pipe, for settings hold secrets
+    given: BinaryIO,  # a line of JSON with what is asked, and behind it tables in Parquet, the bars last: by a pipe, for settings hold secrets
     out: BinaryIO,  # a line of JSON for each close, and behind it a table in Parquet of as many bytes as the line says
 ) -> None:
-    "Forecast every close that a replay has asked for; the second process does this.\n\nParameters\n----------\ngiven : BinaryIO\n    a line of JSON with what is asked, and behind it the bars in Parquet: by a pipe, for settings hold secrets\nout : BinaryIO\n    a line of JSON for each close, and behind it a table in Parquet of as many bytes as the line says"
+    "Forecast every close that a replay has asked for; the second process does this.\n\nParameters\n----------\ngiven : BinaryIO\n    a line of JSON with what is asked, and behind it tables in Parquet, the bars last: by a pipe, for settings hold secrets\nout : BinaryIO\n    a line of JSON for each close, and behind it a table in Parquet of as many bytes as the line says"
     world, closes, told = _told_world(given)
     with TrainedAhead(world.settings, [] if world.searches_from else closes, told) as trainings:
         world.kept["trainings"] = trainings
@@ -293,26 +301,31 @@ def serve_forecasts(
             out.flush()
 
 
+def _question(world: World, versions_at: StoreVersions, closes: Sequence[datetime]) -> bytes:  # see `serve_forecasts`
+    "Write what another process is asked."
+    tables = [each.bars.to_parquet() for each in versions_at.beside]
+    told = {"settings": world.settings.model_dump(mode="json"), "hash": world.settings.hash, "source": versions_at.source, "promises": str(world.promises.folder.resolve()), "attrs": world.bars.attrs, "closes": [t.isoformat() for t in closes]}
+    told |= {"searches_from": world.searches_from and world.searches_from.isoformat(), "beside": [(each.source, each.timeframe, len(table)) for each, table in zip(versions_at.beside, tables, strict=True)]}
+    return b"".join([json.dumps(told, default=str).encode(), b"\n", *tables, world.bars.to_parquet()])
+
+
 class ForecastsAhead:
-    "Forecasts of the closes of a replay, made by a second process; a context that ends it.\n\nParameters\n----------\nworld : World\nsource : str\n    of the bars\ncloses : Sequence[datetime]\n    UTC, in order"
+    "Forecasts of the closes of a replay, made by a second process; a context that ends it.\n\nParameters\n----------\nworld : World\nversions_at : StoreVersions\n    those of the world\ncloses : Sequence[datetime]\n    UTC, in order"
 
     def __init__(
         self,
         world: World,
-        source: str,  # of the bars
+        versions_at: StoreVersions,  # those of the world
         closes: Sequence[datetime],  # UTC, in order
     ):
         self.world, self.process, self.lines, self.words = world, None, Queue(_LEAD), []
+        self.garbled = ""
         whole_lines(_feedback_file(world.settings))  # a replay that goes on may have been killed in the middle of one
         if len(closes) < FEWEST_AHEAD or (os.cpu_count() or 1) < 2 or world.settings.run.stages or world.without == "forecasts":
             return
-        told = {"settings": world.settings.model_dump(mode="json"), "hash": world.settings.hash, "source": source, "promises": str(world.promises.folder.resolve()), "attrs": world.bars.attrs, "closes": [t.isoformat() for t in closes]}
-        told |= {"searches_from": world.searches_from and world.searches_from.isoformat()}
-        world.bars.to_parquet(table := BytesIO())
         self.complaint = TemporaryFile()  # noqa: SIM115  closed when the process is ended
         self.process = subprocess.Popen(_program(serve_forecasts), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.complaint)
-        given = json.dumps(told, default=str).encode() + b"\n" + table.getvalue()
-        self.reader = threading.Thread(target=self._collect, args=(self.process.stdin, given, self.process.stdout), daemon=True)
+        self.reader = threading.Thread(target=self._collect, args=(self.process.stdin, _question(world, versions_at, closes), self.process.stdout), daemon=True)
         self.reader.start()
 
     def _collect(self, tell: BinaryIO, given: bytes, stream: BinaryIO) -> None:
@@ -320,13 +333,18 @@ class ForecastsAhead:
         with suppress(OSError):  # it has died already, which its end will tell
             tell.write(given)
             tell.close()
-        while (text := stream.readline()).endswith(b"\n"):
-            line = json.loads(text)
-            table = stream.read(line["bytes"])
-            if len(table) < line["bytes"]:
-                break
-            self.lines.put((line, table))
-        self.lines.put(None)
+        try:
+            while (text := stream.readline()).endswith(b"\n"):
+                line = json.loads(text)
+                table = stream.read(line["bytes"])
+                if len(table) < line["bytes"]:
+                    break
+                self.lines.put((line, table))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.garbled = f": its answer {text[:40]!r} cannot be read ({type(error).__name__})"
+            self.process.kill()
+        finally:
+            self.lines.put(None)
 
     def of(
         self,
@@ -366,6 +384,8 @@ class ForecastsAhead:
 
     def _why(self) -> str:
         "Return the last words of a process that died."
+        if self.garbled:
+            return self.garbled
         code = self.process.wait()
         self.complaint.seek(0)
         said = self.complaint.read().decode(errors="replace").strip().splitlines()

@@ -9,6 +9,8 @@ __all__ = ['ingest_funding', 'ingest_beside']
 from datetime import datetime, timedelta
 from typing import Any
 
+import pandas as pd
+
 from ..core.english import plural
 from ..core.errors import TradingError
 from ..core.settings import Settings
@@ -26,8 +28,9 @@ def ingest_funding(
     since: datetime,  # UTC
     until: datetime,  # UTC
 ) -> tuple[str, list[str]]:  # version of the store, empty: the profile has no perpetuals; sentences
-    "Fetch what the perpetuals of a profile have paid since the last payment that is stored.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nstore : BarStore\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\n\nReturns\n-------\ntuple[str, list[str]]\n    version of the store, empty: the profile has no perpetuals; sentences"
-    from trading.data.funding_store import read_funding, store_funding
+    "Fetch what the perpetuals of a profile have paid since the last payment that is stored, and once what lies before the first; what one of them lacks keeps no other from being stored.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nstore : BarStore\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\n\nReturns\n-------\ntuple[str, list[str]]\n    version of the store, empty: the profile has no perpetuals; sentences"
+    from trading.data.funding_store import FUNDING_HOURS, checked_funding, funding_source, read_funding, store_funding
+    from trading.data.ingest import AskedInVain
 
     mine = [s for s, i in known_instruments(settings).items() if i.kind == "perpetual"] if trades_contracts(settings) else []
     if not mine:
@@ -35,17 +38,25 @@ def ingest_funding(
     ask = getattr(getattr(source, "source", source), "fetch_funding_rates", None)
     if ask is None:
         return store.version, [f"{source.name} tells no past funding rates; 'carnet import --funding FILE' takes them from a file"]
-    known, fresh, lost = read_funding(store, (source.name,), mine), {}, {}
+    known, fresh, lost, asked = read_funding(store, (source.name,), mine), {}, {}, AskedInVain(store, funding_source(source.name), FUNDING_HOURS)
     for symbol in mine:
-        have = known.paid.get(symbol, ())
+        have, begun = known.paid.get(symbol, ()), asked.of(symbol).get("since")
+        early = have and have[0][0] - since > timedelta(days=1) and not (begun and datetime.fromisoformat(begun) <= since)
+        spans = [(since, until)] if not have else [(since, min(until, have[0][0] - timedelta(minutes=30)))] if early else []
+        if have and until - have[-1][0] >= timedelta(hours=1):  # payments fall due at full hours
+            spans.append((have[-1][0] + timedelta(minutes=30), until))
         try:
-            told = ask(symbol, have[-1][0] + timedelta(minutes=30) if have else since, until)
+            parts = [told for begin, end in spans if len(told := ask(symbol, begin, end))]
+            if parts:
+                checked_funding(symbol, pd.concat(parts))
+                fresh[symbol] = pd.concat(parts)
         except TradingError as error:
             lost.setdefault(str(error).replace(symbol, "a symbol"), []).append(symbol)
             continue
-        if len(told):
-            fresh[symbol] = told
+        if early or parts and not have:
+            asked.of(symbol)["since"] = since.isoformat()
     version, new = store_funding(store, fresh, source.name)
+    asked.save()
     words = [f"{plural(new, 'payment')} of funding added or corrected"] if new else []
     return version, words + [f"funding of {', '.join(some)}: {why}" for why, some in lost.items()]
 

@@ -306,7 +306,7 @@ def run_replay(
     for world in worlds.values():
         world.kept["instruments"] = terms
     before = {part: _done_before(_days(world), closes) for part, world in worlds.items()}
-    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead, ExitStack() as opened:
+    with ForecastsAhead(worlds[""], versions_at, closes[len(before[""]) :]) as ahead, ExitStack() as opened:
         for world in worlds.values():
             world.ledger = opened.enter_context(_own_books(world))
         for number, as_of in enumerate(closes):

@@ -60,7 +60,7 @@ class TradeLoop:
         finest = settings.model_copy(update={"market": market.model_copy(update={"timeframe": (market.timeframe, *self.frames)[-1]})})
         tape = paper_tape(finest, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version, promises=KeptForecasts(run.data / "promises" / run.profile)), None, OrderLines(settings, tell)
-        self.version, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", False, None, "", clock(), lambda run, close: None
+        self.version, self.said, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", "", False, None, "", clock(), lambda run, close: None
         self.undecided: Callable[[datetime, str], Any] = lambda close, words: None  # told of a close without a decision
 
     def run(
@@ -165,18 +165,19 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     settings, market, bars, source = loop.settings, loop.settings.market, loop.world.bars, loop.source
     store = store_of(settings)
     done = ingest(source, store, market.symbols, market.timeframe, loop.since, until, calendar=calendars_of(settings))
-    ingest_beside(settings, source, store, loop.since, until)
+    beside, words = ingest_beside(settings, source, store, loop.since, until)
+    for line in (line for line in words if line not in loop.said):  # each of its sentences once
+        loop.tell(line)
+    loop.said = "\n".join(words)
     tail = None if bars is None or done.repairs else bars.index[-min(len(bars), 100)]
     fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since,
                        source=(source.name, "file") if market.files and source.name != "file" else source.name)
     whole = fresh if tail is None or list(fresh.columns) != list(bars.columns) else pd.concat([bars[bars.index < tail], fresh])
     whole.attrs["timeframe"] = market.timeframe
-    loop.world.bars, loop.version = closed_by(whole, until, market.timeframe), done.version
+    loop.world.bars, loop.version = closed_by(whole, until, market.timeframe), beside or done.version
     fast, lacking = ingest_shorter(settings, source, loop.since, until, loop.frames)
     loop.world.shorter, loop.version = stored_shorter(settings, loop.frames, until), fast or loop.version
-    for symbol, problem in lacking.items():
-        loop.tell(f"{symbol}: {problem}")
-    for symbol, problem in done.problems.items():
+    for symbol, problem in (*lacking.items(), *done.problems.items()):
         loop.tell(f"{symbol}: {problem}")
 
 

@@ -70,6 +70,8 @@ class WeeklySearch:
             note(name, {}, folds)
             register.record("forecast", {"estimator": name, "horizon": middle}, older, {"score": float(np.mean(folds))})
             self.found[name] = (estimator, float(np.mean(folds)))
+            if not np.isfinite(folds).all():
+                self.say(f"{name} forecasts what is no number, and comes last")
         self.best = max(self.found, key=lambda name: self.found[name][1])
         self.say(f"best on purged folds at {middle} bars ahead: {self.best} {tuned.params if self.best == 'ridge' else ''}; "
                  f"{len(before)} trials before this week, {count_trials(self.models, 'forecast')} now")

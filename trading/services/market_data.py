@@ -42,11 +42,14 @@ def update_market(
                   calendar=calendars_of(settings), refill=refill)
 
 
-def update_funding(settings: Settings) -> list[str]:
-    "Fetch what the perpetuals of a profile have paid, and say what came of it; a profile without perpetuals has nothing to say."
+def update_funding(
+    settings: Settings,
+    until: datetime | None = None,  # UTC; None: now
+) -> list[str]:
+    "Fetch what the perpetuals of a profile have paid, and say what came of it; a profile without perpetuals has nothing to say.\n\nParameters\n----------\nsettings : Settings\nuntil : datetime | None, default None\n    UTC; None: now\n\nReturns\n-------\nlist[str]"
     from trading.pipeline.funding import ingest_funding
 
-    return ingest_funding(settings, market_source(settings), store_of(settings), _since(settings), datetime.now(UTC))[1]
+    return ingest_funding(settings, market_source(settings), store_of(settings), _since(settings), until or datetime.now(UTC))[1]
 
 
 def follow_profile(
@@ -59,12 +62,11 @@ def follow_profile(
     from trading.data.quotes import QuoteBoard, quote_board_file
 
     market, source = settings.market, _uncached_source(settings)
-    for line in update_funding(settings):
-        say(line)
     with _stream_of(settings) as stream:
         how = "its stream announces new bars" if stream else "by the clock"
         say(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {how}; Ctrl-C ends it")
         return follow_market(source, store_of(settings), market.symbols, market.timeframe, _since(settings), stop, say, stream, calendar=calendars_of(settings),
+                             beside=lambda now: update_funding(settings, now),
                              board=QuoteBoard(quote_board_file(settings.run.data, settings.run.profile)),
                              quote_every=0.0 if market.recorded else max(1.0, settings.access.price_seconds))
 

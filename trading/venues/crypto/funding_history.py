@@ -17,6 +17,7 @@ from .parsing import decimal_of, list_of
 
 _PAGE = {"binance": 1000, "bybit": 200}  # rates in one answer; 100 elsewhere
 _BY_SPAN = ("bybit",)  # answers for a span of so many payments of eight hours: an empty page is not the end
+_LATE = 29_999  # milliseconds by which the stamp of a payment may stand behind the hour at which it fell due
 _HOLE = pd.Timedelta(days=2)  # no venue lets two payments stand so far apart
 
 
@@ -30,7 +31,7 @@ async def funding_rates_of(
     market = await known_market(venue, symbol)
     if venue._ccxt.has.get("fetchFundingRateHistory") is not True:
         raise MissingData(f"{venue.name} tells no past funding rates; 'carnet import --funding FILE' takes them from a file")
-    size, end, found = _PAGE.get(venue.name, 100), int(until.timestamp() * 1000), {}
+    size, end, found = _PAGE.get(venue.name, 100), int(until.timestamp() * 1000) + _LATE, {}
     start = max(int(since.timestamp() * 1000), int(market.get("created") or 0))
     while start <= end:
         rows = list_of(await venue._ask(f"funding rates of {symbol}", venue._ccxt.fetch_funding_rate_history, symbol, start, size), venue.name, f"the funding rates of {symbol}")

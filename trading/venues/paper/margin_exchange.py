@@ -22,7 +22,8 @@ from .matching import PriceFeed, PriceWindow
 
 # %% ../../../nbs/01_venues/paper/07_margin_exchange.ipynb #fa4fc907
 _CARRY = ("create table if not exists carried (seq integer primary key autoincrement, kind text not null, symbol text not null, amount text not null, timestamp text not null)",
-          "create table if not exists moments (name text primary key, at text not null)")
+          "create table if not exists moments (name text primary key, at text not null)",
+          "create table if not exists unsettled (seq integer primary key autoincrement, symbol text not null, value text not null, since text not null, until text not null)")
 CLOSED_BY_FORCE = "autoclose-"  # begins the name of an order that the exchange sends for its own protection, as at Binance
 
 
@@ -109,6 +110,7 @@ class MarginVenue(PaperVenue):
         if not self._held() and not self._open_rows():
             self._pass("begun", now)
         self._pass("ended", now) if not self._held() else None
+        self._settle(now)
         super()._match_open()
 
     def _next_bar(self, now: datetime) -> PriceWindow | None:
@@ -124,13 +126,28 @@ class MarginVenue(PaperVenue):
             return
         prices, held = self._opens(moment), self._held()
         for symbol, units in held.items():
-            for kind, cost in self._terms.carry(symbol, units * prices[symbol], since, moment, self._funding.due(symbol, since, moment, self._terms)).items():
+            for kind, cost in self._terms.carry(symbol, units * prices[symbol], since, moment, ZERO).items():
                 self._pay(kind, symbol, cost, moment)
+            if symbol in self._terms.perpetual and moment.replace(minute=0, second=0, microsecond=0) > since:  # payments fall due at full hours
+                self._db.execute("insert into unsettled (symbol, value, since, until) values (?, ?, ?, ?)", (symbol, str(units * prices[symbol]), as_text(since), as_text(moment)))
+        self._settle(moment)
         if (cash := self._balance(self.currency)) < 0 and self._terms.interest:
             self._pay("interest", "", -cash * self._terms.interest * Decimal(str((moment - since).total_seconds())) / YEAR_SECONDS, moment)
         self._pass("begun", moment)
         if held and self._spare(prices) < 0:
             self._liquidate(moment, prices)
+
+    def _settle(self, moment: datetime) -> None:
+        "Charge the funding of what was held as far as it is known; what its venue has not told yet is charged when it is, also of a position that is closed by then."
+        for row in self._db.execute("select * from unsettled order by seq").fetchall():
+            since, until = datetime.fromisoformat(row["since"]), datetime.fromisoformat(row["until"])
+            upto = min(until, self._funding.settled(row["symbol"], moment))
+            if upto > since:
+                self._pay("funding", row["symbol"], Decimal(row["value"]) * self._funding.due(row["symbol"], since, upto, self._terms), moment)
+            if upto >= until.replace(minute=0, second=0, microsecond=0):
+                self._db.execute("delete from unsettled where seq = ?", (row["seq"],))
+            elif upto > since:
+                self._db.execute("update unsettled set since = ? where seq = ?", (as_text(upto), row["seq"]))
 
     def _pay(self, kind: str, symbol: str, cost: Decimal, moment: datetime) -> None:
         if cost := cost.quantize(FEE_STEP, ROUND_CEILING):
