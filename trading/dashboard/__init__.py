@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "live_prices": ["newer_quotes", "quotes_state"],
+    "page_sessions": ["detach_closed_pages"],
     "plan_requests": ["awaits_approval", "pending_plan", "plan_actions", "amend_form"],
     "screens_activity": ["QUIET", "loop_state", "loop_parts", "activity_screen"],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
@@ -32,6 +33,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "charts", "components", "layout", "live_prices", "plan_requests", "screens_activity", "screens_analysis",
-    "screens_books", "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
+    "actions", "app", "charts", "components", "layout", "live_prices", "page_sessions", "plan_requests", "screens_activity",
+    "screens_analysis", "screens_books", "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
 ])

@@ -5,6 +5,7 @@ from . import charts as charts
 from . import components as components
 from . import layout as layout
 from . import live_prices as live_prices
+from . import page_sessions as page_sessions
 from . import plan_requests as plan_requests
 from . import screens_activity as screens_activity
 from . import screens_analysis as screens_analysis
@@ -20,6 +21,7 @@ from .charts import candle_chart as candle_chart, line_chart as line_chart, leve
 from .components import STAGE_STATES as STAGE_STATES, NAMES as NAMES, render_macro as render_macro, PageSection as PageSection, Viewer as Viewer, Button as Button, button as button, Link as Link, link as link, Field as Field, form as form, steps as steps
 from .layout import SCREENS as SCREENS, STOP as STOP, Screen as Screen, sections_of as sections_of, frame as frame, status_line as status_line, stop_button as stop_button, banner as banner, first_sections as first_sections, profiles_of as profiles_of, render_page as render_page, styles as styles, viewer_from_request as viewer_from_request, parse_query as parse_query
 from .live_prices import newer_quotes as newer_quotes, quotes_state as quotes_state
+from .page_sessions import detach_closed_pages as detach_closed_pages
 from .plan_requests import awaits_approval as awaits_approval, pending_plan as pending_plan, plan_actions as plan_actions, amend_form as amend_form
 from .screens_activity import QUIET as QUIET, loop_state as loop_state, loop_parts as loop_parts, activity_screen as activity_screen
 from .screens_analysis import SHARES as SHARES, RATIOS as RATIOS, forecasts_screen as forecasts_screen, performance_screen as performance_screen, risk_screen as risk_screen

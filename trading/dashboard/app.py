@@ -38,6 +38,7 @@ from trading.dashboard.layout import (
     viewer_from_request,
 )
 from .live_prices import quotes_state
+from .page_sessions import detach_closed_pages
 from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.stops import latest_stops
@@ -396,23 +397,5 @@ def mount(
         here = place_of(chosen) if place_of else place
         return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""), lambda: getattr(app.state, "ending", False))
 
-    _detach_closed_pages()
+    detach_closed_pages()
     add_applications({path: page}, app=app, title="Carnet", location=False, websocket_origins=list(origins) or None)
-
-
-def _detach_closed_pages() -> None:
-    "Let a page's session go when its socket ends: the library holds it until the next message to a page that nobody looks at any more."
-    from bokeh_fastapi.handler import WSHandler
-
-    opened = WSHandler.ws_connect
-    if opened.__name__ == "until_closed":
-        return
-
-    async def until_closed(self, websocket):
-        try:
-            await opened(self, websocket)
-        finally:
-            if self.connection is not None:
-                self.application.client_lost(self.connection)
-
-    WSHandler.ws_connect = until_closed
