@@ -22,7 +22,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..core.errors import TradingError
+from ..core.errors import Forbidden, NotSignedIn, TradingError
 from ..core.resources import share_path
 from .actions import WriteAudit, act
 from .components import Viewer, render_macro
@@ -39,7 +39,6 @@ from trading.dashboard.layout import (
 )
 from .live_prices import quotes_state
 from .page_sessions import detach_closed_pages
-from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.stops import latest_stops
 from ..services.workspace import Workspace
