@@ -250,7 +250,14 @@ def test_the_first_scrape_after_a_stop_tells_it_and_the_first_after_its_end_does
         found = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name == "carnet_trading_stopped"]
         return {f"{s.labels['portfolio']}/{s.labels['account']}": s.value for s in found}
 
+    def resume() -> httpx.Response:
+        with server.client() as client:
+            names = [name.partition("/")[2] for name in accounts if name.startswith("main/")]
+            return client.post("/commands/resume-trading", json={"reason": "seen", "accounts": names}, headers={"Idempotency-Key": uuid.uuid4().hex})
+
     accounts = set(stopped())
+    if any(stopped().values()):  # another test has asked for it, were it by a generated request
+        resume()
     assert accounts and not any(stopped().values())
     for _ in range(10):  # no answer of before is kept: neither of the stop nor of its end
         flag = raise_stop(server.home / "data", "ann", "a look", datetime.now(UTC))[0]
@@ -263,6 +270,5 @@ def test_the_first_scrape_after_a_stop_tells_it_and_the_first_after_its_end_does
         wait_until(lambda: "by the command" in client.get("/portfolio").json()["kill_switch"])
         told = client.get("/portfolios").json()["items"]
         assert told and all("by the command" in "; ".join(p["stopped"]) for p in told)
-        names = [name.partition("/")[2] for name in accounts if name.startswith("main/")]
-        ended = client.post("/commands/resume-trading", json={"reason": "seen", "accounts": names}, headers={"Idempotency-Key": uuid.uuid4().hex})
-        assert ended.status_code == 200 and not any(stopped().values()), ended.text
+    ended = resume()
+    assert ended.status_code == 200 and not any(stopped().values()), ended.text
