@@ -42,6 +42,7 @@ class WeeklySearch:
     ):
         self.settings, self.bars, self.mood, self.at, self.data_version, self.code_version, self.say = settings, bars, mood, at, data_version, code_version, say
         self.models, self.found, self.best, self.judged = models_of(settings), {}, "", pd.DataFrame()
+        self.lost = ""  # what is said of a model in force that cannot be read
 
     def search(
         self,
@@ -86,7 +87,8 @@ class WeeklySearch:
         except (MissingData, Refused) as error:  # gone, altered, or saved with another scikit-learn: nobody can hold the candidate against it
             gone = retire_model(self.models, self.at, f"the training of {self.at:%Y-%m-%d} cannot read it: {error}").before
             in_force = None
-            self.say(f"{gone} cannot be read and is taken back; the model of the settings, {self.settings.forecast.model}, takes its place: {error}")
+            self.lost = f"{gone} cannot be read and is taken back ({str(error).partition(';')[0]}). "
+            self.say(f"{self.lost}The model of the settings, {self.settings.forecast.model}, takes its place.")
         self.champion = hold_out(self._forecaster(in_force or named), self.bars, self.mood, n_splits=3)
         if not current_model_version(self.models):
             first = promote_model(self.models, self._keep(self._forecaster(named), accuracy(self.champion, frame)), self.champion, self.at, gate=gate, timeframe=frame)
@@ -108,11 +110,11 @@ class WeeklySearch:
             reasons = gate_reasons(self.held, self.champion, tried, self.gate, frame, self.asked)
             passed = not reasons and promote_model(self.models, version, self.held, self.at, gate=self.gate, timeframe=frame, trials=tried).passed
         if version == self.before:
-            words = f"{version} was found again and stays in force."
+            words = f"{self.lost}{version} was found again and stays in force."
         elif passed:
-            words = f"{version} ({self.best}) takes the place of {self.before or 'the default'}: better by more than luck: this look may accept p = {self.asked:.5f}."
+            words = f"{self.lost}{version} ({self.best}) takes the place of {self.before or 'the default'}: better by more than luck: this look may accept p = {self.asked:.5f}."
         else:
-            words = f"{version} ({self.best}) is not promoted: {'; '.join(reasons)}. In force stays {self.before or 'the default'}."
+            words = f"{self.lost}{version} ({self.best}) is not promoted: {'; '.join(reasons)}. In force stays {self.before or 'the default'}."
         return {"at": self.at, "data_version": self.data_version, "version": version, "best": self.best, "promoted": passed, "in_force": current_model_version(self.models), "trials": tried,
                 "asked": self.asked, "reasons": reasons, "words": words}
 
