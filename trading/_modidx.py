@@ -5788,6 +5788,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'trading/pipeline/replay_result.py'),
                                                 'trading.pipeline.replay_result.equal_holding': ( '12_pipeline/replay_result.html#equal_holding',
                                                                                                   'trading/pipeline/replay_result.py'),
+                                                'trading.pipeline.replay_result.left_out_words': ( '12_pipeline/replay_result.html#left_out_words',
+                                                                                                   'trading/pipeline/replay_result.py'),
                                                 'trading.pipeline.replay_result.paid_for_holding': ( '12_pipeline/replay_result.html#paid_for_holding',
                                                                                                      'trading/pipeline/replay_result.py'),
                                                 'trading.pipeline.replay_result.tables_of': ( '12_pipeline/replay_result.html#tables_of',
