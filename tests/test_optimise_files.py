@@ -98,7 +98,7 @@ def test_two_currencies_floors_lots_taxes_and_a_page(files, tmp_path):
     assert sale["symbol"] == "AAPL" and abs(D(sale["gain"]) - (units * D(sale["price"]) - cost - paid)) < D("0.02")
     assert abs(D(told["tax"]) - D(told["gains"]) / 4) < D("0.02") and told["method"] == "fifo"
     page = (tmp_path / "page.html").read_text()
-    assert "What to hold: inverse-volatility" in page and sale["value"] in page and "https://" not in page and "<script src" not in page
+    assert "What to hold: inverse-volatility" in page and f"{D(sale['value']):,.2f}" in page and "https://" not in page and "<script src" not in page
     younger = json.loads(carnet("--prices", "two.csv", "--holdings", "lots.csv", "--tax-rate", "0.25", "--method", "lifo", *own)[1])
     assert D(younger["gains"]) < D(told["gains"])
     for more, what in (

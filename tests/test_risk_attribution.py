@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.core.errors import BadInput, MissingData
-from trading.risk.attribution import attribute, brinson, factor_attribution
+from trading.risk.attribution import attribute, factor_attribution
 
 
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 12))
@@ -33,7 +33,7 @@ def test_the_benchmark_itself_has_no_effects():
 
 
 def test_a_group_that_only_one_side_holds_is_allocation():
-    row = brinson(pd.Series({"a": 1.0}), pd.Series({"b": 1.0}), pd.Series({"a": 0.1, "b": 0.04}), {"a": "x", "b": "y"})
+    row = attribute(pd.DataFrame([{"a": 1.0}]), pd.Series({"b": 1.0}), pd.DataFrame([{"a": 0.1, "b": 0.04}]), {"a": "x", "b": "y"})
     assert row["selection"].abs().max() == 0 and row["total"].sum() == pytest.approx(0.06)
 
 
@@ -53,5 +53,5 @@ def test_what_is_refused():
         factor_attribution(pd.Series([0.01, 0.02] * 20), factors, 252)
     with pytest.raises(MissingData, match="do not cover"):
         factor_attribution(pd.Series([0.01, 0.02] * 20), factors.iloc[:5], 252)
-    with pytest.raises(BadInput, match="each symbol once"):
-        brinson(pd.Series([0.5, 0.5], ["a", "a"]), pd.Series({"a": 1.0}), pd.Series({"a": 0.1}), {"a": "x"})
+    with pytest.raises(BadInput, match="give each symbol once"):
+        attribute(pd.DataFrame([[0.5, 0.5]], columns=["a", "a"]), pd.Series({"a": 1.0}), pd.DataFrame([{"a": 0.1}]), {"a": "x"})

@@ -13,7 +13,7 @@ from typed import carnet
 from trading.core.bars import bars_from
 from trading.core.errors import DamagedStore, MissingData
 from trading.data.delta_store import BarStore
-from trading.data.ingest import _Asked
+from trading.data.ingest import AskedInVain
 
 pytestmark = pytest.mark.xdist_group("store-damage")  # one worker: what they share is made once
 
@@ -183,11 +183,11 @@ def test_two_writers_and_a_reader_of_pinned_versions(tmp_path):
 
 def test_two_processes_that_remember_what_was_asked_keep_each_others_symbols(tmp_path):
     store = BarStore(tmp_path / "bars")
-    one, two = _Asked(store, "x", "1d"), _Asked(store, "x", "1d")
+    one, two = AskedInVain(store, "x", "1d"), AskedInVain(store, "x", "1d")
     one.of("A")["since"], two.of("B")["since"] = "", "2024-01-01"
     one.save()
     two.save()
-    assert _Asked(store, "x", "1d").mine == {"A": {"since": ""}, "B": {"since": "2024-01-01"}}
+    assert AskedInVain(store, "x", "1d").mine == {"A": {"since": ""}, "B": {"since": "2024-01-01"}}
 
 
 def test_a_bar_at_a_time_leaves_few_files_and_every_version_readable(tmp_path):

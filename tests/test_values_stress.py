@@ -6,7 +6,7 @@ import pytest
 
 from trading.core.bars import bars_from_close
 from trading.core.errors import BadInput, MissingData
-from trading.risk.attribution import attribute, brinson, factor_attribution
+from trading.risk.attribution import attribute, factor_attribution
 from trading.risk.stress import SCENARIOS, Scenario, shock_of, stress
 
 CRASH = Scenario("crash", "2024-03-08", "2024-03-15", {"BTC": -0.4, "EUR/USD": -0.1, "Memecoins": -0.8})
@@ -89,12 +89,18 @@ def test_the_tables_hold_as_many_losses_of_as_much_as_their_sources():
 GROUPS = {"a": "g", "b": "g", "c": "h", "d": "h"}
 
 
+def one_period(weights, benchmark, returns, groups, cash_return=0.0):
+    "The attribution of a single period."
+    frames = (pd.DataFrame([one.to_numpy(dtype=float)], columns=one.index) for one in (weights, benchmark, returns))
+    return attribute(*frames, groups, pd.Series([cash_return]))
+
+
 def test_brinson_of_four_assets_and_cash():
     own, theirs = pd.Series({"a": 0.3, "b": 0.2, "c": 0.3}), pd.Series({"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.3})
-    table = brinson(own, theirs, pd.Series({"a": 0.1, "b": -0.05, "c": 0.2, "d": 0.0, "other": np.nan}), GROUPS, cash_return=0.01)
+    table = one_period(own, theirs, pd.Series({"a": 0.1, "b": -0.05, "c": 0.2, "d": 0.0, "other": np.nan}), GROUPS, cash_return=0.01)
     # group g: own 0.5 earning 0.02 (4 %), theirs 0.4 losing 0.005 (-1.25 %); h: 0.3 at 20 %, 0.5 at 8 %; cash 0.2 and 0.1 at 1 %; benchmark 3.6 %
     expected = pd.DataFrame({
-        "weight": [0.2, 0.5, 0.3], "benchmark": [0.1, 0.4, 0.5], "return": [0.01, 0.04, 0.2], "benchmark_return": [0.01, -0.0125, 0.08],
+        "weight": [0.2, 0.5, 0.3], "benchmark": [0.1, 0.4, 0.5],
         "allocation": [0.1 * (0.01 - 0.036), 0.1 * (-0.0125 - 0.036), -0.2 * (0.08 - 0.036)], "selection": [0, 0.4 * 0.0525, 0.5 * 0.12],
         "interaction": [0, 0.1 * 0.0525, -0.2 * 0.12]}, ["cash", "g", "h"])
     expected["total"] = expected["allocation"] + expected["selection"] + expected["interaction"]
@@ -103,26 +109,25 @@ def test_brinson_of_four_assets_and_cash():
 
 
 def test_a_group_held_by_one_side_and_a_group_held_by_none():
-    table = brinson(pd.Series({"a": 1.0, "x": 0.0}), pd.Series({"c": 1.0, "d": 0.0}), pd.Series({"a": 0.1, "c": 0.04}), GROUPS)
+    table = one_period(pd.Series({"a": 1.0, "x": 0.0}), pd.Series({"c": 1.0, "d": 0.0}), pd.Series({"a": 0.1, "c": 0.04}), GROUPS)
     assert list(table.index) == ["g", "h"]  # no cash, nothing of x and d
-    assert table["allocation"].tolist() == pytest.approx([0.06, 0.0]) and np.isnan(table.loc["g", "benchmark_return"]) and np.isnan(table.loc["h",
-        "return"])
-    cash = brinson(pd.Series({"a": 1.0}), pd.Series({"a": 0.5}), pd.Series({"a": 0.1}), GROUPS)
-    assert cash.loc["cash", ["weight", "benchmark"]].tolist() == [0, 0.5] and cash.loc["cash", "benchmark_return"] == 0.0
+    assert table["allocation"].tolist() == pytest.approx([0.06, 0.0]) and table[["selection", "interaction"]].abs().max(axis=None) < 1e-15
+    cash = one_period(pd.Series({"a": 1.0}), pd.Series({"a": 0.5}), pd.Series({"a": 0.1}), GROUPS)
+    assert cash.loc["cash", ["weight", "benchmark"]].tolist() == [0, 0.5] and cash.loc["cash", "allocation"] == pytest.approx(-0.5 * (0.0 - 0.05))
 
 
 @pytest.mark.parametrize("change, kind, says", [
-    ({"weights": pd.Series([0.5, 0.5], ["a", "a"])}, BadInput, "the portfolio's weights must be finite, each symbol once"),
-    ({"weights": pd.Series({"a": np.nan})}, BadInput, "the portfolio's weights"),
+    ({"weights": pd.Series([0.5, 0.5], ["a", "a"])}, BadInput, "a is a column of the portfolio twice; give each symbol once"),
+    ({"weights": pd.Series({"a": -np.inf})}, BadInput, "the portfolio's weights"),
     ({"benchmark": pd.Series({"a": np.inf})}, BadInput, "the benchmark's weights"),
     ({"groups": {}}, MissingData, "a has no group"), ({"returns": pd.Series({"b": 0.1})}, MissingData, "a has no return in the period"),
     ({"returns": pd.Series({"a": np.nan, "b": 0.1})}, MissingData, "a has no return in the period"),
 ])
 def test_brinson_refuses_what_it_cannot_split(change, kind, says):
     good = {"weights": pd.Series({"a": 0.5}), "benchmark": pd.Series({"b": 0.5}), "returns": pd.Series({"a": 0.1, "b": 0.1}), "groups": GROUPS}
-    brinson(**good)
+    one_period(**good)
     with pytest.raises(kind, match=says):
-        brinson(**{**good, **change})
+        one_period(**{**good, **change})
 
 
 def test_two_periods_are_linked_by_carinos_factors():

@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "attribution": ["CASH_GROUP", "brinson", "attribute", "factor_attribution"],
+    "attribution": ["CASH_GROUP", "attribute", "factor_attribution"],
     "dependence": ["correlation_matrix", "principal_components", "independent_bets", "liquidity", "tail_table"],
     "exit_rules": ["ExitRules"],
     "kill_switch": ["KillSwitch"],

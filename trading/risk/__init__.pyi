@@ -9,7 +9,7 @@ from . import performance_tables as performance_tables
 from . import sizing as sizing
 from . import stop_flag as stop_flag
 from . import stress as stress
-from .attribution import CASH_GROUP as CASH_GROUP, brinson as brinson, attribute as attribute, factor_attribution as factor_attribution
+from .attribution import CASH_GROUP as CASH_GROUP, attribute as attribute, factor_attribution as factor_attribution
 from .dependence import correlation_matrix as correlation_matrix, principal_components as principal_components, independent_bets as independent_bets, liquidity as liquidity, tail_table as tail_table
 from .exit_rules import ExitRules as ExitRules
 from .kill_switch import KillSwitch as KillSwitch

@@ -19,6 +19,7 @@ from ...core.types import Event, Fill, Order, OrderState
 from . import connection as exchange, orders
 from .activity import fetch_activity_of
 from .connection import Connection
+from .funding_history import funding_rates_of
 from .trades import Transfer, trades_since, transfers_since
 
 # %% ../../../nbs/01_venues/crypto/15_async_venue.ipynb #76be6524
@@ -89,6 +90,12 @@ class AsyncCcxtVenue(Connection):
     async def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
         return await trades_since(self, since, None if symbols is None else list(symbols))
+
+    async def fetch_funding_rates(
+        self, symbol: str, since: datetime, until: datetime
+    ) -> pd.Series:  # by moment, UTC: what longs paid to shorts as a fraction of the value
+        "Return what a perpetual has paid in a span, both ends included.\n\nParameters\n----------\nsymbol : str\nsince : datetime\nuntil : datetime\n\nReturns\n-------\npd.Series\n    by moment, UTC: what longs paid to shorts as a fraction of the value"
+        return await funding_rates_of(self, symbol, since, until)
 
     async def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
         "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
