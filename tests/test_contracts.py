@@ -21,7 +21,7 @@ from trading.core.errors import BadInput, Refused
 from trading.core.instruments import Instrument
 from trading.core.margin import MarginTerms
 from trading.core.settings import load_settings
-from trading.core.types import Order
+from trading.core.types import Order, Plan
 from trading.data.delta_store import BarStore
 from trading.data.funding_store import read_funding, store_funding
 from trading.pipeline.factory import market_source
@@ -332,6 +332,31 @@ def test_a_replay_and_the_paper_account_pay_the_funding_that_is_stored(home):
     assert funding_booked(ledger) == funding_by_hand(ledger, rate) and funding_booked(ledger)
     notes = json.loads(next(home.glob("reports/2024-03-02_swaps_1/artefacts/plan.json")).read_text())["notes"]
     assert any("funding as binance and file told it" in n and "to 2024-03-03 00:00" in n for n in notes), notes
+
+
+def test_the_replay_of_the_days_of_runs_decides_and_pays_the_funding_that_they_did(home):
+    "Each run fetched until its own close; where the last of them cannot be replayed yet that is said."
+    days = ("2024-02-28", "2024-02-29", "2024-03-01")
+    for day in days:
+        done = CliRunner().invoke(main, ["run", "--as-of", day])
+        assert done.exit_code == 0, done.output
+    whole, replayed = Ledger(home / "data" / "ledger.sqlite", readonly=True), []
+    for fetched in (False, True):
+        if fetched:
+            done = CliRunner().invoke(main, ["ingest"])
+            assert done.exit_code == 0, done.output
+        done = CliRunner().invoke(main, ["replay", "--from", days[0], "--to", days[-1]])
+        assert done.exit_code == 0, done.output
+        folder = max(home.glob("reports/replays/*"), key=lambda f: f.name)
+        replayed.append((done.output, [json.loads(line)["plan"] for line in (folder / "days.jsonl").read_text().splitlines()], folder))
+    ran = [Plan.from_json(next(home.glob(f"reports/{day}_swaps_1/artefacts/plan.json")).read_text()).hash for day in days]
+    short, full = replayed
+    assert "The stored bars end at 2024-03-02 00:00 UTC, where orders find no price, so the last decision is that of 2024-03-01 00:00 UTC" in short[0]
+    assert short[1] == ran[:-1] and "no price" not in full[0] and full[1] == ran
+    ledger = Ledger(full[2] / "data" / "ledger.sqlite", readonly=True)
+    kinds = ("funding", "fill", "interest", "swap")
+    theirs, mine = ([(e.kind, e.timestamp, e.data) for kind in kinds for e in ledger.events("paper-swaps", kind)] for ledger in (whole, ledger))
+    assert mine == theirs and len({d["symbol"] for kind, _, d in mine if kind == "funding"}) == 4, "to the cent, and to the last digit"
 
 
 def test_an_account_that_fetches_and_looks_every_hour_pays_what_one_look_with_all_of_it_pays(place, tmp_path):

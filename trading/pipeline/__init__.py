@@ -75,7 +75,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Replayed", "run_replay",
     ],
     "replay_result": [
-        "value_figures", "value_of_books", "equal_holding", "tables_of", "traded_sleeves", "paid_for_holding", "write_result",
+        "value_figures", "value_of_books", "equal_holding", "left_out_words", "tables_of", "traded_sleeves", "paid_for_holding",
+        "write_result",
     ],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",

@@ -40,7 +40,7 @@ from .named_sleeves import check_names, production_spans, shorter_frames, with_r
 from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
 from .paper import funding_words, paper_tape, stored_funding
-from .replay_result import traded_sleeves, write_result
+from .replay_result import left_out_words, traded_sleeves, write_result
 from .run_record import versions
 from .steps import allocate_step, forecast_step, require_fresh
 from .trade_steps import Outcome, trade_step
@@ -319,9 +319,10 @@ def run_replay(
                 words = words or line.get("error", "") or f"{as_of:%Y-%m-%d %H:%M} {float(line['equity']):,.2f}"
             progress(number + 1, len(closes), words)
     lines = {part: read_decisions(_days(world)) for part, world in worlds.items()}
+    short = left_out_words(past.bars, settings.market.timeframe, closes[-1], end, {"sample": "", "file": "carnet import"}.get(settings.market.source, "carnet ingest")) if last else []
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
              "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings),
-             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words, *searches_told(worlds[""].settings), *funding_words(settings, instruments_in(terms), past.funding, closes[-1])]}
+             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words, *searches_told(worlds[""].settings), *funding_words(settings, instruments_in(terms), past.funding, closes[-1]), *short]}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)
