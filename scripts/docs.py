@@ -8,7 +8,9 @@ import gc
 import html
 import importlib
 import json
+import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import sys
@@ -383,14 +385,22 @@ def lighten() -> None:
     docscrape.SandboxedEnvironment = lambda loader: made.setdefault(type(loader), environment(loader=loader))
 
 
+def bare(text: str) -> str:
+    "Drop comments, and the blanks between lines, of a text in which they mean nothing."
+    return re.sub(r"\s*\n\s*", "\n", re.sub(r"(?s)<!--.*?-->", "", text))
+
+
 def tidy(site: Path) -> None:
     "Drop the blanks of the theme around what is read, and files that only its authors need."
     for page in site.rglob("*.html"):
-        head, main, rest = page.read_text(encoding="utf-8").partition("<main")
-        page.write_text(re.sub(r"\s*\n\s*", "\n", re.sub(r"(?s)<!--.*?-->", "", head)) + main + rest, encoding="utf-8")
+        head, begin, rest = page.read_text(encoding="utf-8").partition('<article class="bd-article"')
+        article, end, foot = rest.rpartition("</article>")
+        if end:
+            page.write_text(bare(head) + begin + article + end + bare(foot), encoding="utf-8")
     for path in (site / "_static").rglob("*.map"):
         path.unlink()
     shutil.rmtree(site / "_sources", ignore_errors=True)
+    (site / ".buildinfo").unlink(missing_ok=True)
 
 
 def escaped(app, what, name, obj, options, lines: list[str]) -> None:
@@ -401,11 +411,86 @@ def escaped(app, what, name, obj, options, lines: list[str]) -> None:
     ]
 
 
+SEARCHED = ("titles", "filenames", "mapping", "title_mapping", "all_titles", "index_entries")  # what a page adds to the search
+
+
+def share() -> None:
+    """Let processes read and write pages side by side. Sphinx hands every page that was read from process to process as a file, and resolves and
+    indexes all of them in one; here a process keeps the pages that it read, is told what the others found, and writes its own, with their part of
+    the search."""
+    from sphinx.builders.html import StandaloneHTMLBuilder as Builder
+    from sphinx.util.build_phase import BuildPhase
+
+    def helper(builder, pipe, docnames: list[str]) -> None:
+        "Read pages, tell what they define, take what all define, write the pages, tell what they add to the search."
+        for other, _ in builder.helpers:  # so that one whose parent has died is told the end of it
+            other.close()
+        name = ""
+        try:
+            for name in docnames:
+                builder.read_doc(name)
+            pipe.send_bytes(pickle.dumps(builder.env, pickle.HIGHEST_PROTOCOL))
+            env, read = pickle.loads(pipe.recv_bytes()), builder.env._write_doc_doctree_cache
+            env.setup(builder._app)
+            env._builder_cls = type(builder)
+            env._write_doc_doctree_cache = read
+            builder.env = builder._app.env = env
+            gc.freeze()
+            builder.phase = BuildPhase.RESOLVING
+            builder.prepare_writing(env.found_docs)
+            builder._write_serial(docnames)
+            found = {name: getattr(builder.indexer, f"_{name}") for name in SEARCHED}
+            pipe.send_bytes(pickle.dumps((found, builder.images), pickle.HIGHEST_PROTOCOL))
+        except Exception as error:  # noqa: BLE001  whatever it was, the build ends with it
+            pipe.send_bytes(pickle.dumps(RuntimeError(f"{builder.current_docname or name}: {type(error).__name__}: {error}")))
+
+    def told(pipe):
+        answer = pickle.loads(pipe.recv_bytes())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def read(builder, docnames: list[str], nproc: int) -> None:
+        context = multiprocessing.get_context("fork")
+        for name in docnames:
+            builder.env.clear_doc(name)
+        heaviest = sorted(docnames, key=lambda name: -builder.env.doc2path(name).stat().st_size)
+        builder.helpers = []
+        for names in (heaviest[n::nproc] for n in range(nproc)):
+            here, there = context.Pipe()
+            builder.helpers.append((here, names))
+            context.Process(target=helper, args=(builder, there, names), daemon=True).start()
+            there.close()  # so that a process that dies is noticed
+        for pipe, names in builder.helpers:
+            builder.env.merge_info_from(names, told(pipe), builder._app)
+
+    def write(builder, docnames: list[str], nproc: int) -> None:
+        whole = pickle.dumps(builder.env, pickle.HIGHEST_PROTOCOL)
+        for pipe, _ in builder.helpers:
+            pipe.send_bytes(whole)
+        for pipe, _ in builder.helpers:
+            found, images = told(pipe)
+            builder.images.update(images)
+            for name, part in found.items():
+                mine = getattr(builder.indexer, f"_{name}")
+                for key, value in part.items():
+                    mine[key] = mine[key] | value if isinstance(value, set) and key in mine else value
+        for name in SEARCHED:  # in the order of the names, whoever was first
+            mine = getattr(builder.indexer, f"_{name}")
+            ordered = sorted(mine.items())
+            mine.clear()
+            mine.update(ordered)
+
+    Builder._read_parallel, Builder._write_parallel = read, write
+
+
 def build(processes: int = 1) -> Path:
     "Make pages of what was written; return their folder."
     from sphinx.application import Sphinx
 
     lighten()
+    if processes > 1:
+        share()
     for page in sorted((SOURCE / "reference").glob("*.*.md")):  # once here, and not in each process that reads
         importlib.import_module(f"trading.{page.stem}")
     made = Sphinx(

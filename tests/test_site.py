@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +83,47 @@ def test_a_small_site_hides_directives_and_links_notebook_reference_and_source(s
     (site["SOURCE"] / "_static" / "carnet.css").write_text(site["STYLE"])
     (site["SOURCE"] / "index.md").write_text("# Small\n\n" + site["toctree"](["07_portfolio/20_base", "reference/portfolio.base"]))
     made = site["build"]()
+    alone = {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    shutil.rmtree(made)
+    made = site["build"](2)
+    together = {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    assert together.keys() == alone.keys() and [name for name in alone if alone[name] != together[name]] == [], "processes side by side make the same"
     book, reference = (made / name for name in ("07_portfolio/20_base.html", "reference/portfolio.base.html"))
     told = reference.read_text()
     assert "default_exp" not in book.read_text() and "../reference/portfolio.base.html" in book.read_text()
     assert 'id="trading.portfolio.base.make_problem"' in told and "time × symbol, simple returns per period" in told and "weights_" in told
     assert 'href="../07_portfolio/20_base.html#src-make_problem"' in told and 'id="src-make_problem"' in book.read_text()
     assert site["broken_links"](made) == []
+    found = look_up(made, "problem")
+    assert "reference/portfolio.base.html" in found and "07_portfolio/20_base.html" in found, "a name of a function, and a word of a notebook"
+    assert look_up(made, "unconstrained") == [] != look_up(made, "turnover")
+
+
+def look_up(made: Path, word: str) -> list[str]:
+    "Search the site in a browser; return the pages that it finds."
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: install Debian's package 'chromium' to search the site")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run"])
+        page = browser.new_page()
+        page.goto(f"{(made / 'search.html').as_uri()}?q={word}")
+        page.wait_for_function("() => document.querySelector('#search-results h2')?.textContent.match(/Search Results|Results/)")
+        page.wait_for_function("() => !document.querySelector('#search-progress')?.textContent.match(/Searching|Preparing/)")
+        found = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href').replace(/[?#].*/, ''))")
+        browser.close()
+    return found
+
+
+def test_a_page_that_cannot_be_read_ends_the_build_with_its_error(site, tmp_path, monkeypatch):
+    book = site["SOURCE"] / "bad.ipynb"
+    book.write_text("{")
+    try:
+        with pytest.raises(RuntimeError, match="bad: .*JSON"):
+            site["build"](2)
+    finally:
+        book.unlink()
 
 
 def test_the_commands_of_the_terminal_have_one_page_and_no_empty_one(site):
