@@ -265,6 +265,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'trading/accounting/ledger.py'),
                                            'trading.accounting.ledger.Ledger._rows': ( '08_accounting/ledger.html#ledger._rows',
                                                                                        'trading/accounting/ledger.py'),
+                                           'trading.accounting.ledger.Ledger._tally': ( '08_accounting/ledger.html#ledger._tally',
+                                                                                        'trading/accounting/ledger.py'),
                                            'trading.accounting.ledger.Ledger.accounts': ( '08_accounting/ledger.html#ledger.accounts',
                                                                                           'trading/accounting/ledger.py'),
                                            'trading.accounting.ledger.Ledger.book': ( '08_accounting/ledger.html#ledger.book',
