@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import MissingData, TradingError
-from ..core.settings import Settings
+from ..core.settings import Settings, load_settings
 from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels, recent, retry_failed
 from ..pipeline.run_record import Run, RunRecord
@@ -155,15 +155,14 @@ def _named(found: Evaluation, portfolio: str) -> Evaluation:
 
 def _followers(settings: Settings, symbol: str) -> list[str]:
     "Return the profiles that have run in the folder of the reports and follow a symbol."
-    from trading.services.workspace import Workspace, current_settings
-
     own = Path(settings.run.data) / "settings.ini" if _portfolio(settings) else None
-    place = Workspace(Path(settings.run.data), Path(settings.run.reports), own if own and own.exists() else None)
-    runs = {m[1] for f in place.reports.glob("*_*_*") if (m := re.fullmatch(r"\d{4}-\d\d-\d\d_(.+)_\d+", f.name))}
+    places = {"run.data": settings.run.data, "run.reports": settings.run.reports}
+    runs = {m[1] for f in Path(settings.run.reports).glob("*_*_*") if (m := re.fullmatch(r"\d{4}-\d\d-\d\d_(.+)_\d+", f.name))}
     found = []
     for profile in sorted(runs | {settings.run.profile}):
         with suppress(TradingError):  # a profile that is no more
-            if symbol in (settings if profile == settings.run.profile else current_settings(place, profile)).market.symbols:
+            other = settings if profile == settings.run.profile else load_settings(profile, places, own if own and own.exists() else None)
+            if symbol in other.market.symbols:
                 found.append(profile)
     return found
 
