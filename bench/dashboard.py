@@ -79,9 +79,9 @@ def follow(url: str, path: str, data: Path) -> list[float]:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(f"{url}/?at=holdings")
         page.wait_for_selector("#carnet[data-live=yes]")
-        symbol = page.locator("#parts tbody th").first.inner_text()
+        symbol = page.locator("#s-of-stocks tbody th").first.inner_text()
         page.evaluate("""() => { window.drawn = {}; new MutationObserver(() => { for (const e of document.querySelectorAll('#parts .live'))
-            window.drawn[e.textContent] ??= performance.timeOrigin + performance.now() }).observe(document.querySelector('#parts'),
+            window.drawn[e.firstChild.textContent] ??= performance.timeOrigin + performance.now() }).observe(document.querySelector('#parts'),
             { childList: true, subtree: true, characterData: true }) }""")
         for n in range(CHANGES + 1):
             time.sleep(0.3 + 0.25 * (n * 0.618 % 1))  # at every phase of the page's own look

@@ -1,17 +1,23 @@
 "Perpetuals and futures in the shape of Binance, through stock ccxt: read, priced, traded on paper; a client of spot sends no order for them."
 
+import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING
 from decimal import Decimal as D
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from swaps import COINS, SYMBOLS, long_short_settings
 
 from trading.accounting.ledger import Ledger
@@ -56,6 +62,7 @@ def rows_of(coin, spread=0.0):
 
 
 TOLD = ("AAA", "BBB")  # of whose funding the venue tells the past
+REFUSED: set[str] = set()  # of whom it tells an error instead
 
 
 @lru_cache
@@ -142,6 +149,8 @@ def exchange():
                 }
                 for c in COINS
             ]
+        if path.endswith("fundingRate") and coin in REFUSED:
+            return JSONResponse({"code": -1121, "msg": "Invalid symbol."}, 400)
         if path.endswith("fundingRate"):
             told = paid_by(coin) if coin in TOLD else {}
             rows = [{"symbol": f"{coin}USDT", "fundingTime": int(t.timestamp() * 1000) + 3, "fundingRate": str(r)} for t, r in told.items()]
@@ -357,6 +366,24 @@ def test_the_replay_of_the_days_of_runs_decides_and_pays_the_funding_that_they_d
     kinds = ("funding", "fill", "interest", "swap")
     theirs, mine = ([(e.kind, e.timestamp, e.data) for kind in kinds for e in ledger.events("paper-swaps", kind)] for ledger in (whole, ledger))
     assert mine == theirs and len({d["symbol"] for kind, _, d in mine if kind == "funding"}) == 4, "to the cent, and to the last digit"
+
+
+def test_what_lacks_of_the_funding_is_said_by_the_loop_and_by_who_follows_the_venue(home, monkeypatch):
+    "One perpetual is refused by the venue: its name and why, and the others are stored all the same."
+    monkeypatch.setitem(globals(), "REFUSED", {"CCC"})
+    lacks, stored = "funding of CCC/USDT:USDT: binance", f"{2 * len(paid_by('AAA'))} payments of funding added or corrected"
+    done = CliRunner().invoke(main, ["trade", "--once"])
+    assert done.exit_code == 0 and "the loop has ended" in done.output, done.output
+    assert done.output.count(lacks) == 1 == done.output.count(stored) and "Invalid symbol" in done.output
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1]), "CARNET_RUN__DATA": str(home / "followed")}
+    command = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--follow"]
+    process = subprocess.Popen(command, cwd=home, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = list(itertools.takewhile(lambda line: lacks not in line, process.stdout))  # ends with the process, should it never be told
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and out.startswith("stopped: asked "), (told, out, err)
+    assert any(stored in line for line in told) and lacks not in out, told
+    assert {s for s, paid in read_funding(BarStore(home / "followed" / "bars"), ("binance",), SYMBOLS).paid.items() if paid} == set(SYMBOLS[:2])
 
 
 def test_an_account_that_fetches_and_looks_every_hour_pays_what_one_look_with_all_of_it_pays(place, tmp_path):

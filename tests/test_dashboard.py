@@ -570,6 +570,14 @@ def test_the_keyboard_alone_is_enough_and_what_moves_can_be_stilled(look):
     assert page.evaluate("getComputedStyle(document.querySelector('#s-run .steps li'), '::before').animationName") == "none"
 
 
+def test_whoever_touches_the_page_stays_signed_in(look):
+    page = look("viewer")
+    with page.expect_request("**/api/v1/session"):
+        page.evaluate("() => { window.was = Date.now; Date.now = () => was() + 61000 }")  # a minute later
+        page.keyboard.press("Shift")
+        page.evaluate("() => { Date.now = was }")
+
+
 def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
     from decimal import Decimal
 

@@ -68,8 +68,9 @@ def server(tmp_path_factory):
         yield running
 
 
-def ask(server, who, method, path, portfolio=None, **more) -> httpx.Response:
-    headers = {"Idempotency-Key": uuid.uuid4().hex} | ({"X-API-Key": server.keys[who]} if who else {})
+def ask(server, who, method, path, portfolio=None, key=None, **more) -> httpx.Response:
+    shown = key or (server.keys[who] if who else None)
+    headers = {"Idempotency-Key": uuid.uuid4().hex} | ({"X-API-Key": shown} if shown else {})
     return httpx.request(method, server.url + of(path, portfolio), headers=headers, timeout=120, **more)
 
 
@@ -136,6 +137,32 @@ def test_a_stream_tells_what_happens_in_its_own_portfolio_and_nothing_else(serve
             heard.append(next(lines))
             assert heard.count(": still here") < 8, heard
     assert not any('"who":"trader"' in line or any(mark in line for mark in MAIN) for line in heard)
+
+
+def test_a_stream_ends_with_whoever_hears_it(server):
+    from trading.security.context import open_security
+
+    guard = open_security(server.home / "data", environ={}, ring=False)
+    for name in ("lea", "leo", "lia", "lou"):
+        guard.users.add_user(name, PASSWORD, "viewer", ["family"])
+    keys = {name: guard.users.make_key(name, "tests", role="viewer") for name in ("leo", "lia", "lou")}
+    signed = httpx.Client(base_url=server.url, timeout=120)
+    assert signed.post("/api/v1/session", json={"name": "lea", "password": PASSWORD}).status_code == 200
+    ends = {"lea": lambda: signed.delete("/api/v1/session", headers={"X-CSRF-Token": signed.get("/api/v1/session").json()["csrf"]}),
+            "leo": lambda: guard.users.lock("leo"), "lia": lambda: guard.users.set_portfolios("lia", ["main"]),
+            "lou": lambda: guard.users.revoke_key(keys["lou"].split("_")[1])}
+    for name, end in ends.items():
+        client = signed if name == "lea" else httpx.Client(base_url=server.url, headers={"X-API-Key": keys[name]}, timeout=120)
+        with client.stream("GET", of("/api/v1/stream", "family")) as stream:
+            lines = stream.iter_lines()
+            assert stream.status_code == 200 and next(lines) == "retry: 1000"
+            end()
+            wait_until(lambda: ask(server, None, "GET", "/api/v1/runs", "family", **(  # noqa: B023
+                {"cookies": dict(signed.cookies)} if name == "lea" else {}), key=keys.get(name)).status_code in (401, 403))  # noqa: B023
+            assert ask(server, "fred", "POST", "/api/v1/portfolio/notes", "family", json={"text": f"AFTER-{name}"}).status_code == 201
+            heard = list(lines)  # it ends
+        assert not any('"who":"fred"' in line for line in heard), (name, heard)
+    guard.users.close()
 
 
 def page(server, client, at: str, portfolio: str) -> httpx.Response:

@@ -90,6 +90,33 @@ def test_many_trades_are_added_up_the_fast_way_to_the_same_digit(opened):
     assert repr(ledger.book("mine")) == repr(fold_book("mine", ((e.kind, e.data) for e in ledger.events("mine"))))
 
 
+def test_what_an_account_was_worth_is_not_mixed_with_what_is_added_up_meanwhile(opened, monkeypatch):
+    import threading
+
+    import pandas as pd
+
+    from trading.accounting import ledger as module
+
+    ledger, writer, real, others = opened(), opened(), module.value_of, []
+    ledger.open_account("mine", "USD", D(1000), NOW)
+    closes = pd.DataFrame({"KO": [60.0] * 5}, pd.DatetimeIndex([NOW + timedelta(days=n) for n in range(1, 6)]))
+    wanted = ledger.value_closes("mine", closes, NOW + timedelta(days=9))
+    assert [v["equity"] for v in wanted.values()] == ["1000"] * 5
+
+    def disturbed(*asked):
+        if not others:  # somebody else of this process asks for the books, with a deposit in them that came meanwhile
+            writer.append(Event("deposit", "mine", NOW + timedelta(days=6), {"amount": "500", "currency": "USD"}))
+            others.append(threading.Thread(target=ledger.book, args=("mine",)))
+            others[0].start()
+            others[0].join(0.5)  # it waits until these closes are valued
+        return real(*asked)
+
+    monkeypatch.setattr(module, "value_of", disturbed)
+    assert ledger.value_closes("mine", closes, NOW + timedelta(days=9)) == wanted
+    others[0].join()
+    assert ledger.book("mine").cash == 1500
+
+
 def test_all_or_nothing_and_nothing_is_ever_changed(opened):
     ledger = opened()
     ledger.open_account("mine", "USD", D(10_000), NOW)

@@ -12,18 +12,17 @@ from shutil import copytree
 import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI
-from fastapi.responses import Response
 from starlette.testclient import TestClient
 from waiting import wait_until
 
 from trading.accounting.ledger import Ledger
 from trading.api.command_routes import Service, command_routes
-from trading.api.errors import problem
+from trading.api.errors import add_error_handlers
 from trading.api.idempotency import IdempotencyStore
 from trading.api.middleware import AuthMiddleware
 from trading.cli.main import main
 from trading.core.cards import spaced
-from trading.core.errors import Forbidden, TradingError, status_of
+from trading.core.errors import Forbidden, TradingError
 from trading.core.types import Event
 from trading.dashboard.actions import act
 from trading.dashboard.components import Viewer
@@ -34,6 +33,7 @@ from trading.security.sessions import Authenticator
 from trading.services.commands import Actor, Context, authorise, load_commands, perform
 from trading.services.jobs import jobs, log_tail
 from trading.services.portfolios import add_portfolio
+from trading.services.stops import engaged_switches
 from trading.services.workspace import Workspace
 from trading.testing.sample_runs import make_sample_runs
 
@@ -117,13 +117,14 @@ def through_terminal(place: Workspace, name: str, asked: dict, role: str) -> tup
 def through_api(place: Workspace, name: str, asked: dict, role: str, portfolio: str = "main", log: str = "audit.jsonl") -> tuple[bool, str]:
     "Send the request to the service."
     users = Authenticator(place.data.parent / f"users-{role}.sqlite")
-    users.add_user("ann", "correct horse battery", role, [portfolio])
-    users.enrol_totp("ann") if role != "viewer" else None
+    if not users.users():
+        users.add_user("ann", "correct horse battery", role, [portfolio])
+        users.enrol_totp("ann") if role != "viewer" else None
     answers = IdempotencyStore(place.data.parent / "answers.sqlite")
     service = Service(place, users, AuditLog(place.data / "ops" / log), answers, command=PAUSE)
     app = FastAPI()
     app.router.routes.extend(command_routes(service))
-    app.add_exception_handler(TradingError, lambda request, error: Response(problem(*status_of(error), str(error)), status_of(error)[0]))
+    add_error_handlers(app)
     service.gate = AuthMiddleware(app, users)
     answer = TestClient(service.gate).post(f"/api/v1/commands/{name}", json=asked, params={"portfolio": portfolio}, headers={
         "X-API-Key": users.make_key("ann", "test", role=role), "Idempotency-Key": uuid.uuid4().hex})
@@ -228,6 +229,53 @@ def test_models_of_two_portfolios_with_the_same_names_are_apart_at_every_door(ma
     assert jobs(place)["total"] == 0
 
 
+ESCAPE = "paid \x1b[2Jall is well"  # clears a terminal and writes something else
+WRONG = (  # command, what is asked, a word of the sentence
+    ("book-entry", {"kind": "deposit", "amount": "1,000"}, "amount is '1,000', which is no number"),
+    ("book-entry", {"kind": "Deposit", "amount": "5"}, "choose 'deposit'"),
+    ("book-entry", {"kind": "deposit", "amount": "5", "note": ESCAPE}, "U+001B"),
+    ("book-entry", {"kind": "deposit", "amount": "NaN"}, "which is no number"),
+    ("write-note", {"text": "   "}, "text is missing"),
+    ("write-note", {"text": ESCAPE}, "U+001B"),
+    ("write-note", {"text": "bought \u202e001"}, "U+202E"),
+    ("write-note", {"text": "x" * 501}, "at most 500"),
+    ("freeze-feedback", {"reason": "\x9b2J"}, "U+009B"),
+    ("roll-back-feedback", {"reason": "x", "to": "-1"}, "greater than or equal to 0"),
+    ("reject-plan", {"run": RUN, "reason": ESCAPE}, "U+001B"),
+    ("amend-plan", {"run": "../x", "strike": ["KO"], "reason": "x"}, "run is not right"),
+    ("roll-back-model", {"reason": ESCAPE}, "U+001B"),
+    ("undo-entry", {"seq": "0", "reason": "x"}, "seq is 0"),
+    ("undo-entry", {"seq": "2", "reason": ESCAPE}, "U+001B"),
+    ("resume-trading", {"reason": "  ", "accounts": ["paper-sample"]}, "reason is missing"),
+    ("stop-trading", {"reason": "x", "nope": "1"}, "'nope' is nothing that it takes"),
+    ("stop-trading", {"reason": "x", "accounts": ["paper-sampel"]}, "did you mean 'paper-sample'"),
+    ("change-settings", {"changes": {"run.profile": "cypto"}}, "did you mean 'crypto'"),
+    ("set-group", {"coin": "XRP", "group": "Meme\u2066coins"}, "U+2066"),
+)
+
+
+def test_what_is_wrong_is_said_in_the_same_sentence_at_every_door_and_leaves_nothing(made, tmp_path):
+    place = fresh(made, tmp_path)
+    ledger = Ledger(place.ledger)
+    before = len(ledger.events())
+    ledger.close()
+    untouched = left(place, before)
+    for name, asked, word in WRONG:
+        told = {door: through(place, name, asked, "admin") for door, through in DOORS.items()}
+        plain = {door: (ok, spaced(text.removeprefix("Error: ").split("\nError: ")[0].strip())) for door, (ok, text) in told.items()}
+        assert plain["terminal"] == plain["api"] == plain["page"] and word in plain["api"][1] and not plain["api"][0], (name, asked, plain)
+    assert {k: v for k, v in left(place, before).items() if k != "audit"} == {k: v for k, v in untouched.items() if k != "audit"}
+
+
+def test_a_stop_that_names_no_account_stops_them_all_and_resuming_says_what_was_not_stopped(made, tmp_path):
+    for door, through in DOORS.items():
+        place = fresh(made, tmp_path / door)
+        ok, words = through(place, "stop-trading", {"reason": "x", "accounts": []}, "trader")
+        assert ok and "live-crypto" in engaged_switches(place) and "Trading is stopped for all" in words, (door, words)
+        told = [through(place, "resume-trading", {"reason": "found", "accounts": ["paper-sample"]}, "trader") for _ in range(2)]
+        assert told == [(True, "paper-sample: trading is allowed again"), (True, "paper-sample: trading was not stopped, and is allowed")]
+
+
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_a_smaller_role_is_refused_at_every_door_and_leaves_nothing(name, made, tmp_path):
     wanted = load_commands()[name]
@@ -304,6 +352,12 @@ def test_the_terminal_records_a_run_like_the_service(made, tmp_path):
 
 def test_the_audit_log_has_each_setting_before_and_after_however_it_was_changed(made, tmp_path):
     found, whole = [], {"text": "[limits]\nmax_weight = 0.2\n"}
+    for through in DOORS.values():  # the profile of runs that name none belongs to no profile
+        place = fresh(made, tmp_path / through.__name__)
+        ok, words = through(place, "change-settings", {"changes": {"run.profile": "crypto"}}, "admin")
+        assert ok and words == "The settings are saved; the next run uses them.\nrun.profile: sample → crypto"
+        (line,) = AuditLog(place.data / "ops" / "audit.jsonl").entries()[-1].detail["settings"]
+        assert line == {"setting": "run.profile", "profile": None, "old": "sample", "new": "crypto"}
     for name, asked in (("change-settings", {"changes": {"limits.max_weight": "0.2"}}), ("replace-settings", whole)):
         place = fresh(made, tmp_path / name)
         assert through_api(place, name, asked, "admin")[0]

@@ -1,10 +1,11 @@
 "The trading loop: each close is decided once, as the replay decides it; restarts, missed closes, late bars, the brake, and a person who is asked."
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,12 @@ from click.testing import CliRunner
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
+from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData, Refused
 from trading.core.settings import load_settings
 from trading.core.types import Action, CheckResult, Plan
 from trading.execution.approval import approve_plan, plan_status
-from trading.pipeline import trade_steps
+from trading.pipeline import trade_loop, trade_steps
 from trading.pipeline.account import TradingAccount, open_account_ledger
 from trading.pipeline.forecast_review import promising_runs
 from trading.pipeline.replay import run_replay
@@ -258,3 +260,86 @@ def test_forecasts_that_broke_their_word_start_a_training_in_the_loop_as_in_a_da
     assert "because horizon 1:" in due and "% of outcomes lie inside the interval" in due
     end = {"start": "the models were trained again: ridge stays in force.", "ask": "'carnet train --profile sample-coins-1h' starts it."}[retrain]
     assert len(asked) == (retrain == "start") and due.endswith(end)
+
+
+PERPETUALS = """[run]
+profile = perps
+[perps:market]
+source = sample
+venue = coins_1h
+timeframe = 1h
+symbols = BTC/USDT, ETH/USDT, SOL/USDT
+currency = USDT
+calendar = 24/7
+start = 2021-10-01
+max_age_hours = 3
+instruments = own.csv
+[perps:margin]
+leverage = 2
+funding = 0.0008
+[perps:forecast]
+window = 900
+refit = weekly
+horizons = 1, 6
+[perps:allocate]
+policy = long short
+window = 300
+risk_level = very high
+[perps:limits]
+max_leverage = 1.5
+max_weight = 0.6
+max_group_weight = 1.0
+max_net = 1
+max_turnover = 3
+max_var_95 = 0.5
+max_drawdown = 0.9
+max_daily_loss = 0.9
+"""
+
+
+def test_an_hourly_loop_of_perpetuals_pays_each_at_the_hours_of_its_venue_and_a_replay_pays_the_same(tmp_path, monkeypatch):
+    "Bitcoin by a file of rates; of the others none is stored: the rate of eight hours, for ether half of it every four."
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    Path("settings.ini").write_text(PERPETUALS)
+    Path("own.csv").write_text("symbol,kind,funding_hours\nBTC/USDT,perpetual,1\nETH/USDT,perpetual,4\nSOL/USDT,perpetual,\n")
+    told = {pd.Timestamp(START) + n * HOUR: Decimal(n - 30) / 10000 for n in range(20, 50)}
+    Path("btc.csv").write_text("timestamp,rate\n" + "".join(f"{at.isoformat()},{rate}\n" for at, rate in told.items()))
+
+    def carnet(*words):
+        done = CliRunner().invoke(main, [*words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "30 payments read" in carnet("import", "btc.csv", "--funding", "--symbol", "BTC/USDT")
+    said = carnet("trade", "--from", "2021-12-21", "--until", "2021-12-21")
+    assert "no decision" not in said, said
+    said = carnet("replay", "--from", "2021-12-20", "--to", "2021-12-21")  # the close of a day is the midnight after it
+    assert "margin.funding = 0.0008 every 8 hours is assumed, which is 0.0004 every 4 hours where the venue pays so" in said, said
+    folders = {"loop": Path("data"), "replay": next(Path("reports/replays").glob("*")) / "data"}
+    books = {name: Ledger(folder / "ledger.sqlite", readonly=True) for name, folder in folders.items()}
+    charged = lambda ledger: [(e.timestamp, e.data["symbol"], Decimal(e.data["amount"])) for e in ledger.events("paper-perps", "funding")]  # noqa: E731
+    paid = {name: charged(ledger) for name, ledger in books.items()}
+    fills, market = books["loop"].fills("paper-perps"), sample_bars("coins_1h")["open"]
+    traded = lambda some: [(f.timestamp, f.symbol, f.side, f.amount, f.price, f.fee) for f in some]  # noqa: E731  orders are named after data, to which the file adds rates of later
+    assert paid["loop"] == paid["replay"] and traded(fills) == traded(books["replay"].fills("paper-perps"))
+    every = lambda hours, rate: lambda at: Decimal(rate) if at.hour % hours == 0 else 0  # noqa: E731
+    rate = {"BTC/USDT": told.get, "ETH/USDT": every(4, "0.0004"), "SOL/USDT": every(8, "0.0008")}
+    by_hand = []
+    for at in pd.date_range(START + 24 * HOUR, START + 47 * HOUR, freq="h"):  # what fell due at the last close is booked by the next look
+        for symbol in sorted(rate):
+            units = sum((f.amount if f.side == "buy" else -f.amount for f in fills if f.symbol == symbol and f.timestamp < at), Decimal(0))
+            cost = (units * Decimal(repr(float(market.loc[at, symbol]))) * rate[symbol](at)).quantize(Decimal("1e-8"), ROUND_CEILING)
+            by_hand += [(at, symbol, -cost)] if cost else []
+    assert sorted(paid["loop"]) == by_hand and {s for _, s, _ in by_hand} == {*rate}
+
+
+def test_the_loop_tells_what_lacks_beside_the_bars_once_and_again_when_it_comes_back(tmp_path, monkeypatch):
+    "Funding of a symbol that its venue refuses, over five closes; news is told each time that it is another."
+    lacks, news = "funding of BTC/USDT:USDT: the venue is being repaired", "{} payments of funding added or corrected"
+    words = [[lacks, news.format(12)], [lacks, news.format(2)], [lacks], [], [lacks]]
+    monkeypatch.setattr(trade_loop, "ingest_beside", lambda *_: ("", words.pop(0) if len(words) > 1 else words[0]))
+    loop, told = loop_at(tmp_path)
+    loop.run(START + 4 * HOUR)
+    assert [line for line in told if "funding" in line] == [lacks, news.format(12), news.format(2), lacks], told

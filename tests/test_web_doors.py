@@ -1,7 +1,7 @@
 "The doors of the service behind a proxy: which names, whose word, which cookies, which keys, which sessions."
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,26 @@ def test_open_sessions_are_listed_and_ended_by_their_own_or_by_an_admin(tmp_path
         perform("end-session", {"session": theirs}, admin, None)
     with pytest.raises(Forbidden):
         perform("end-session", {"session": theirs}, Context(place, Actor("sam", "viewer", (), "api")), None)
+
+
+def test_a_page_that_asks_by_itself_keeps_nobody_signed_in_and_a_person_does(tmp_path):
+    now = [NOW]
+    users, client = door(tmp_path, clock=lambda: now[0])
+    polling, touched = client(), client()
+    for one in (polling, touched):
+        assert sign_in(one).status_code == 200
+
+    def later(one, minutes: int, path: str = "/api/v1/portfolios", **headers) -> int:
+        now[0] += timedelta(minutes=minutes)
+        one.app.state.service.gate.forget()  # it believes for a quarter of a real second
+        return one.get(path, headers=headers).status_code
+
+    for _ in range(2):  # the console and the page look for stops all the time, and somebody touches one of them
+        assert later(polling, 14, **{"x-by-itself": "1"}) == 200 and later(touched, 0, "/api/v1/session") == 200
+    assert later(polling, 14, **{"x-by-itself": "1"}) == 401 and later(touched, 0, "/api/v1/session") == 200
+    assert later(touched, 25, "/console", accept="text/html") == 200 and later(touched, 25, "/console", accept="text/html") == 200
+    reload = {"accept": "text/html", "sec-fetch-mode": "navigate"}  # nobody has gone there
+    assert later(touched, 25, "/console", **reload) == 200 and later(touched, 25, "/console", **reload) == 303
 
 
 def test_the_stop_is_let_through_when_the_file_of_users_breaks_and_the_rate_is_used_up(tmp_path):

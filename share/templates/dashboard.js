@@ -183,6 +183,15 @@ export function render({ model, el }) {
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw)
 
+  // --- somebody is here: only a person keeps the session, what the page asks by itself does not ------------------------------------------
+  let touched = Date.now()
+  const here = () => {
+    if (!root.isConnected) for (const kind of touches) removeEventListener(kind, here, true)
+    else if (Date.now() - touched > 60000) { touched = Date.now(); fetch("/api/v1/session").catch(() => {}) }
+  }
+  const touches = ["pointerdown", "keydown", "wheel"]
+  if (!model.shell) for (const kind of touches) addEventListener(kind, here, { passive: true, capture: true })
+
   // --- still there? -------------------------------------------------------------------------------------------------------------------
   const beat = setInterval(async () => {
     if (!root.isConnected) return clearInterval(beat)

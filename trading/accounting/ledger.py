@@ -66,12 +66,14 @@ class Ledger(EventLog):
     def _check_funds(self, account: str, own: list[tuple[int, str, str, dict]]) -> None:
         "Refuse to take out more than is there; only an entry about the past needs the whole history."
         own = sorted(own, key=lambda r: event_place(*r[1:]))
-        kept = self._tallies[account] = self._add_up(account, self._tallies.pop(account, None), None, None)
-        if event_place(*own[0][1:]) >= kept[1]:
-            check_funds(copy.deepcopy(kept[2]), own)
+        with self._lock:
+            _, place, tally = self._tally(account)
+            tally = copy.deepcopy(tally)
+        if event_place(*own[0][1:]) >= place:
+            check_funds(tally, own)
         else:
             new = {r[0] for r in own}
-            check_funds(BookBuilder(account), sorted([*self._rows(account), *own], key=lambda r: event_place(*r[1:])), new, kept[2].cash)
+            check_funds(BookBuilder(account), sorted([*self._rows(account), *own], key=lambda r: event_place(*r[1:])), new, tally.cash)
 
     def history(
         self,
@@ -116,17 +118,21 @@ class Ledger(EventLog):
         if end and (known := self._books.get(account)) and known[0] == end:
             return known[1]
         if at is None and upto is None:
-            tally = (kept := self._add_up(account, self._tallies.pop(account, None), None, None))[2]
-            self._tallies[account] = kept
+            with self._lock:
+                book = self._tally(account)[2].book()
         else:
-            tally = self._add_up(account, None, at and time_text(at), upto)[2]
-        book = tally.book()
+            book = self._add_up(account, None, at and time_text(at), upto)[2].book()
         if not book.currency:
             known = ", ".join(self.accounts()) or "none yet"
             raise BadInput(f"the account {account!r} was not opened in {self.path.name}; known: {known}; open it with open_account")
         if end:
             self._books[account] = end, book
         return book
+
+    def _tally(self, account: str) -> tuple[int, tuple, BookBuilder]:
+        "Return the kept sums with what is new; whoever asks holds the lock as long as it reads them, for the next one adds to the same."
+        kept = self._tallies[account] = self._add_up(account, self._tallies.pop(account, None), None, None)
+        return kept
 
     def _add_up(self, account: str, kept: tuple[int, tuple, BookBuilder] | None, at: str | None, upto: int | None) -> tuple[int, tuple, BookBuilder]:
         "Return the sums with what is new, or all of them anew where something came late or was corrected."
@@ -200,17 +206,18 @@ class Ledger(EventLog):
         add: Callable[[Any, str, dict], Any],  # adds an event's kind and data, and returns the sums
     ) -> Any:
         "Add events up in the order of happening; the sums are kept, and the next question adds what is new, unless it is older or corrects something.\n\nParameters\n----------\nname : str\n    of the sums\naccount : str\nkinds : Iterable[str]\nbegin : Callable[[], Any]\n    makes the sums of nothing\nadd : Callable[[Any, str, dict], Any]\n    adds an event's kind and data, and returns the sums\n\nReturns\n-------\nAny"
-        seq, place, sums = self._folds.pop((name, account), None) or (0, (), begin())
-        if (end := self._table.end()[0]) > seq:
-            rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*kinds, "correction"], None, None, seq, end)
-            new = sorted(((n, kind, when, orjson.loads(data)) for n, kind, when, data in rows), key=lambda r: event_place(*r[1:]))
-            if any(kind == "correction" for _, kind, *_ in new) or (new and event_place(*new[0][1:]) < place):
-                new, sums = self._rows(account, None, end, kinds), begin()
-            for _, kind, _, data in new:
-                sums = add(sums, kind, data)
-            place = event_place(*new[-1][1:]) if new else place
-        self._folds[name, account] = end, place, sums
-        return sums
+        with self._lock:
+            seq, place, sums = self._folds.pop((name, account), None) or (0, (), begin())
+            if (end := self._table.end()[0]) > seq:
+                rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*kinds, "correction"], None, None, seq, end)
+                new = sorted(((n, kind, when, orjson.loads(data)) for n, kind, when, data in rows), key=lambda r: event_place(*r[1:]))
+                if any(kind == "correction" for _, kind, *_ in new) or (new and event_place(*new[0][1:]) < place):
+                    new, sums = self._rows(account, None, end, kinds), begin()
+                for _, kind, _, data in new:
+                    sums = add(sums, kind, data)
+                place = event_place(*new[-1][1:]) if new else place
+            self._folds[name, account] = end, place, sums
+            return sums
 
     def traded(
         self,
@@ -254,9 +261,10 @@ class Ledger(EventLog):
         if not moments:
             return {}
         if rows is None:  # when nothing has happened since the first of them, the account stands as it did then
-            _, place, tally = self._tallies[account] = self._add_up(account, self._tallies.pop(account, None), None, None)
-            if place and place[0] <= moments[0][0]:
-                return {when: value for when, at in moments if (value := value_of(tally, at)) is not None}
+            with self._lock:
+                _, place, tally = self._tally(account)
+                if place and place[0] <= moments[0][0]:
+                    return {when: value for when, at in moments if (value := value_of(tally, at)) is not None}
         return dict(value_history(account, self._rows(account) if rows is None else rows, moments))
 
     def mark_closes(
@@ -303,12 +311,11 @@ class Ledger(EventLog):
         if kept is None or not kept.take((seq, kind, when, orjson.loads(data)) for seq, kind, when, data in rows):
             kept = self._marks_anew(account, end)
         elif kept.stale and "prices" in kept.data:  # something happened at the moment of the last mark
-            _, place, tally = sums = self._add_up(account, self._tallies.pop(account, None), None, None)
+            _, place, tally = self._tally(account)
             if place[0] > kept.last:
                 kept = self._marks_anew(account, end)
             elif value := value_of(tally, {s: Decimal(p) for s, p in kept.data["prices"].items()}):
                 kept.revalue(value)
-            self._tallies[account] = sums
         kept.end = end
         self._marks[account] = kept
         return kept

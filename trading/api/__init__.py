@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_routes": ["HTML", "Mine", "One"],
     "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
     "middleware": [
-        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "HOST_COOKIE", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy",
-        "host_of", "TooLarge", "TooSlow", "cookie_of", "check_origin",
+        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "BY_ITSELF", "HOST_COOKIE", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware",
+        "believe_proxy", "host_of", "TooLarge", "TooSlow", "cookie_of", "is_attended", "check_origin",
     ],
     "query_routes": ["API", "NAME", "QUESTIONS", "SYMBOL", "handler_of", "QuickRoute", "PlainRoute", "documented_route", "read_routes"],
     "rate_limit": ["TokenBucketLimiter"],

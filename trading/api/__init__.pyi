@@ -20,7 +20,7 @@ from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, prob
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
 from .file_routes import HTML as HTML, Mine as Mine, One as One
 from .idempotency import StoredResponse as StoredResponse, IdempotencyStore as IdempotencyStore, once_key as once_key
-from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER as CSRF_HEADER, HOST_COOKIE as HOST_COOKIE, SECURITY as SECURITY, OPEN as OPEN, SAFE as SAFE, UNFORGED as UNFORGED, AuthMiddleware as AuthMiddleware, believe_proxy as believe_proxy, host_of as host_of, TooLarge as TooLarge, TooSlow as TooSlow, cookie_of as cookie_of, check_origin as check_origin
+from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER as CSRF_HEADER, BY_ITSELF as BY_ITSELF, HOST_COOKIE as HOST_COOKIE, SECURITY as SECURITY, OPEN as OPEN, SAFE as SAFE, UNFORGED as UNFORGED, AuthMiddleware as AuthMiddleware, believe_proxy as believe_proxy, host_of as host_of, TooLarge as TooLarge, TooSlow as TooSlow, cookie_of as cookie_of, is_attended as is_attended, check_origin as check_origin
 from .query_routes import API as API, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes
 from .rate_limit import TokenBucketLimiter as TokenBucketLimiter
 from .response_cache import to_json as to_json, ResponseCache as ResponseCache

@@ -150,7 +150,7 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
     def session_of(request: Request):
         try:
             token = cookie_of(dict(request.scope["headers"]))
-            return service.users.session(token, service.clock()) if token else None
+            return service.users.session(token, service.clock(), attended=False) if token else None  # the gate has counted the person who opened it
         except NotSignedIn:
             return None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from fastapi import Body, Header, Path as InPath, Query, Request as HttpRequest
 from fastapi.responses import Response
-from pydantic import create_model
+from pydantic import ValidationError, create_model
 
 from .errors import JSON, documented_refusals
 from .idempotency import IdempotencyStore, StoredResponse, once_key
@@ -206,6 +206,8 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
 class CommandRoute(PlainRoute):
     "A route of a command that reads what is written as it should be by itself; everything else FastAPI reads, and says what is wrong."
 
+    wanted: Command
+
     def get_route_handler(self) -> Callable:
         slow, role, do = super().get_route_handler(), self.openapi_extra["x-role"], self.endpoint
         body = inspect.signature(do).parameters.get("asked")
@@ -214,14 +216,18 @@ class CommandRoute(PlainRoute):
         async def handle(request: HttpRequest) -> Response:
             headers, query = request.headers, request.scope["query_string"].decode("latin-1")
             portfolio, key = query.removeprefix("portfolio=") if query else "main", headers.get("idempotency-key", "")
-            plain = headers.get("content-type") == JSON and len(headers.getlist("idempotency-key")) == 1
-            if model is None or not plain or not re.match(_PORTFOLIO, portfolio) or not re.match(_KEY, key):
+            brake = self.wanted.records == "afterwards"  # a stop is refused for no header, and for no body that cannot be read
+            plain = brake or (headers.get("content-type") == JSON and len(headers.getlist("idempotency-key")) == 1 and re.match(_KEY, key))
+            if model is None or not plain or not re.match(_PORTFOLIO, portfolio):
                 return await slow(request)
             allowed(request.scope["state"]["session"], role)
             try:
-                asked = model.model_validate(json.loads(await request.body()))
-            except (ValueError, RecursionError):  # no JSON, or not what the model takes
-                return await slow(request)
+                values = json.loads(body := await request.body())
+                asked = model.model_validate(values if isinstance(values, dict) or not brake else {})
+            except (ValueError, RecursionError) as error:  # no JSON, or not what the model takes
+                if not brake or isinstance(error, ValidationError):
+                    return await slow(request)
+                asked = model.model_validate({"reason": body.decode("utf-8", "replace")})
             return await do(request=request, portfolio=portfolio, key=key, asked=asked)
 
         return handle
@@ -239,8 +245,10 @@ def command_routes(
         wanted, own = known[address.command], address.tag != "commands"
         operation = address.command.replace("-", "_") if own else f"command_{address.command.replace('-', '_')}"
         handler = _handler(service, wanted, address, operation)
-        routes.append(CommandRoute(
+        route = CommandRoute(
             prefix + address.path, handler, methods=[address.method], tags=[address.tag], summary=wanted.title, operation_id=operation,
             response_class=Response, openapi_extra={"x-role": wanted.role}, status_code=address.status,
-            responses={address.status: {"description": "done, or done before", "content": {JSON: {"schema": {"type": "object"}}}}} | documented_refusals()))
+            responses={address.status: {"description": "done, or done before", "content": {JSON: {"schema": {"type": "object"}}}}} | documented_refusals())
+        route.wanted = wanted
+        routes.append(route)
     return routes

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from ..core.errors import TradingError, damage_sentence, status_of
 from ..core.redaction import redact
+from ..services.requests import what_is_wrong
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 
@@ -50,6 +51,9 @@ def add_error_handlers(app: FastAPI) -> None:
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
         found = [{"where": ".".join(map(str, e["loc"]))[:200], "what": e["msg"]} for e in error.errors()[:20]]
         first = f"{found[0]['where']}: {found[0]['what']}" if found else "the request cannot be read"
+        wanted = getattr(request.scope.get("route"), "wanted", None)  # of a command: the sentence that terminal and page say too
+        if wanted and len((one := error.errors()[0])["loc"]) > 1 and one["loc"][0] == "body" and one["type"] != "json_invalid":
+            first = what_is_wrong(wanted.name, wanted.request, one | {"loc": one["loc"][1:]})
         return _answer(request, 422, "Not understood", first, errors=found)
 
     async def http(request: Request, error: HTTPException) -> Response:

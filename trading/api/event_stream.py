@@ -8,7 +8,7 @@ __all__ = ['LATER', 'QUEUE', 'BEAT', 'StreamEvent', 'last_seen', 'EventStream', 
 # %% ../../nbs/15_api/00_event_stream.ipynb #6a5ac427
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 import orjson
@@ -141,7 +141,7 @@ class EventStream:
             self.listeners.discard(queue)
 
 
-async def as_sse(stream: EventStream, after: int | None = None, beat: float = BEAT, accounts: frozenset[str] | None = None) -> AsyncIterator[bytes]:
+async def as_sse(stream: EventStream, after: int | None = None, beat: float = BEAT, accounts: frozenset[str] | None = None) -> AsyncGenerator[bytes]:
     "Yield the stream as a browser reads it, events of other accounts left out."
     yield b"retry: 1000\n: the stream is open\n\n"
     async for told in stream.listen(after, beat):

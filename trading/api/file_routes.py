@@ -7,6 +7,8 @@ __all__ = ['HTML', 'Mine', 'One', 'file_routes']
 
 # %% ../../nbs/15_api/23_file_routes.ipynb #872b88a5
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Literal
 
 import orjson
@@ -18,6 +20,7 @@ from .errors import JSON
 from .event_stream import EventStream, as_sse, last_seen
 from .query_routes import API, NAME, PlainRoute, documented_route
 from .response_cache import to_json
+from ..core.errors import TradingError
 from ..report.period_report import build_period_report
 from ..services import jobs, queries_system
 from ..services.editions import EditionName, edition_data, report_edition
@@ -60,13 +63,23 @@ def file_routes(service: Service) -> list[PlainRoute]:
         await asyncio.to_thread(jobs.job, place, name)
         return Response(to_json({"lines": await asyncio.to_thread(jobs.log_tail, place, name)}), media_type=JSON)
 
+    async def theirs(request: Request, portfolio: str, lines: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+        "Hand a stream on as long as whoever hears it may: until they sign out, are locked, or lose the key or the portfolio."
+        headers = dict(request.scope["headers"])
+        async with aclosing(lines):
+            async for line in lines:
+                try:
+                    allowed(service.gate.session(headers, False) if service.gate else request.state.session, "viewer", portfolio)
+                except TradingError:
+                    return
+                yield line
+
     async def live(request: Request, portfolio: str = Mine, after: int | None = Query(None, ge=0, le=2**53, description="number of the ledger"),
                    last: str | None = Header(None, alias="Last-Event-ID", max_length=80)) -> Response:
         place = of(request, portfolio)
         stream = service.streams.setdefault(place, EventStream(place))
         seen = last_seen(last)
-        lines = as_sse(stream, seen if seen is not None else after)
-        return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return StreamingResponse(theirs(request, portfolio, as_sse(stream, seen if seen is not None else after)), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     return [
         documented_route(API + "/runs/{name}/report", report, "GET", "viewer", "The report of a run", "runs", "text/html"),

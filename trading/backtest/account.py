@@ -214,9 +214,10 @@ def make_market(
     bars: pd.DataFrame,  # time × (field, symbol)
     fill: str = "auto",  # see `fill_prices`
     negative: bool = False,  # may a price be zero or below
+    checked: bool = False,  # the bars have been looked at before
 ) -> MarketArrays:
-    "Lay bars out for the account kernel.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\nMarketArrays"
-    first, used = fill_table(bars, fill, negative)
+    "Lay bars out for the account kernel.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n    may a price be zero or below\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\nMarketArrays"
+    first, used = fill_table(bars, fill, negative, checked)
     symbols, tables, clock = symbols_of(bars), field_tables(bars, PRICES), bars.index.as_unit("ns").asi8
     last = tables["close"]
     opened = np.where(np.isnan(tables["open"]), last, tables["open"]) if "open" in tables else last

@@ -107,17 +107,17 @@ def _spare(s, a, m, t, where, r):
 def _rebalance(s, a, m, t, targets, r, orders, trades, count):
     "Trade towards the weights of this bar: what brings money first, the largest purchase last."
     value, _ = _worth(s, a, m, t, _FILL)
-    s[:, _WANT], wanted = 0.0, 0
+    wanted = 0
     for n in range(s.shape[0]):
         if targets[t, n] == targets[t, n] and m[_FILL, t, n] == m[_FILL, t, n]:
-            s[n, _COST], s[n, _WANT] = targets[t, n] * value - s[n, _UNITS] * m[_FILL, t, n], 1.0
-            wanted += 1
-    for _ in range(wanted):
-        n = np.int64(-1)
-        for k in range(s.shape[0]):
-            if s[k, _WANT] != 0 and (n < 0 or s[k, _COST] < s[n, _COST]):
-                n = k
-        s[n, _WANT], p = 0.0, m[_FILL, t, n]
+            cost, k = targets[t, n] * value - s[n, _UNITS] * m[_FILL, t, n], wanted
+            while k > 0 and s[int(s[k - 1, _WANT]), _COST] > cost:  # here the column lists symbols, cheapest first
+                s[k, _WANT] = s[k - 1, _WANT]
+                k -= 1
+            s[k, _WANT], s[n, _COST], wanted = n, cost, wanted + 1
+    for k in range(wanted):
+        n = int(s[k, _WANT])
+        s[k, _WANT], p = 0.0, m[_FILL, t, n]
         delta = targets[t, n] * value / p - s[n, _UNITS]
         if abs(delta * p) <= 1e-12 * abs(value) or p == 0:
             continue

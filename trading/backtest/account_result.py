@@ -50,10 +50,14 @@ class AccountRecords:
         "Round trips by their end, those that are open last, with the reason of their end."
         return self._trades(_joined([trades for _, trades in self.runs], 0))
 
-    def ended_by(self, reason: str) -> pd.DataFrame:  # one of EXIT_REASONS
-        "Return the round trips that ended for one reason.\n\nParameters\n----------\nreason : str\n\nReturns\n-------\npd.DataFrame\n    one of EXIT_REASONS"
+    def ended_by(
+        self,
+        reason: str,  # one of EXIT_REASONS
+    ) -> list:  # rows with the columns of `trades` as attributes
+        "Return the round trips that ended for one reason.\n\nParameters\n----------\nreason : str\n    one of EXIT_REASONS\n\nReturns\n-------\nlist\n    rows with the columns of `trades` as attributes"
         code = EXIT_REASONS.index(reason)
-        return self._trades(_joined([trades[trades[:, 9] == code] for _, trades in self.runs], 0))
+        found = _joined([trades[trades[:, 9] == code] for _, trades in self.runs], 0)
+        return list(self._trades(found).itertuples(index=False)) if len(found) else []
 
     def _trades(self, x: np.ndarray) -> pd.DataFrame:
         x = x[np.lexsort((x[:, 11], x[:, 3], x[:, 5], x[:, 10]))]
@@ -107,20 +111,20 @@ def read_runs(
     return AccountFrames(value, cash, carried, units, records, _delisted(market, gone), _notes(market, runs, gone, lost))
 
 
-def _delisted(market: MarketArrays, gone: pd.DataFrame) -> pd.DataFrame:
+def _delisted(market: MarketArrays, gone: list) -> pd.DataFrame:
     "List the positions that ended because their prices did."
     ends = dict(zip(market.symbols, market.ends, strict=True))
-    rows = [{"symbol": s, "last": market.index[ends[s] - 1], "price": float(market.planes[4, ends[s] - 1, market.symbols.index(s)]), "paid": paid,
-             "amount": amount} for s, paid, amount in zip(gone["symbol"], gone["exit_price"], gone["amount"], strict=True)]
+    rows = [{"symbol": t.symbol, "last": market.index[ends[t.symbol] - 1], "price": float(market.planes[4, ends[t.symbol] - 1, market.symbols.index(t.symbol)]),
+             "paid": t.exit_price, "amount": t.amount} for t in gone]
     return pd.DataFrame(rows, columns=["symbol", "last", "price", "paid", "amount"])
 
 
-def _notes(market: MarketArrays, runs: list[AccountRun], gone: pd.DataFrame, closed: pd.DataFrame) -> tuple[str, ...]:
+def _notes(market: MarketArrays, runs: list[AccountRun], gone: list, closed: list) -> tuple[str, ...]:
     "Say what should be known before the result is believed."
     out = [f"{t.symbol}: prices end at {market.index[market.ends[market.symbols.index(t.symbol)] - 1]}; {t.amount:.6g} units were closed at "
-           f"{t.exit_price:.6g} by the delisting rule" for t in gone.itertuples()]
-    if len(closed):
-        out.append(f"the margin was used up: {plural(len(closed), 'position')} liquidated, first {closed['symbol'].iloc[0]} at {closed['exit'].iloc[0]}")
+           f"{t.exit_price:.6g} by the delisting rule" for t in gone]
+    if closed:
+        out.append(f"the margin was used up: {plural(len(closed), 'position')} liquidated, first {closed[0].symbol} at {closed[0].exit}")
     for k, run in enumerate(runs):
         whose = "the account" if len(runs) == 1 else f"the account of {market.symbols[k]}"
         if run.dead >= 0:

@@ -180,7 +180,7 @@ def backtest(
             raise BadInput("currency= counts signals and weights of a plain account; leave on_bar, leverage, margin and costs of holding out of it")
         account = replace(account, shared=False)  # each symbol has a purse, and a purse one quote currency
     periods = bars_a_year(bars.index) if periods is None else periods
-    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices)
+    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices, checked=True)
     if signals is None and weights is None:
         if detail is not None:
             raise BadInput("a strategy with on_bar decides at each of its bars; give it the shorter bars themselves instead of detail=")
@@ -366,10 +366,11 @@ def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str],
     if (over := (gross := np.abs(values).sum(axis=1)) > account.leverage + 1e-9).any():
         raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; at most "
                        f"{account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
-    targets = np.full(price.shape, np.nan)
-    for column, known in enumerate(~np.isnan(price).T):
-        tradable = np.flatnonzero(known)
-        inside = (to := rows + 1 if known.all() else np.searchsorted(tradable, rows, side="right")) < len(tradable)
+    targets, known = np.full(price.shape, np.nan), ~np.isnan(price)
+    if known.all():
+        targets[rows[rows + 1 < len(price)] + 1] = values[rows + 1 < len(price)]
+    for column in range(0 if known.all() else len(symbols)):
+        inside = (to := np.searchsorted(tradable := np.flatnonzero(known[:, column]), rows, side="right")) < len(tradable)
         targets[tradable[to[inside]], column] = values[inside, column]
     return targets
 

@@ -31,9 +31,11 @@ def fill_table(
     bars: pd.DataFrame,  # time × (field, symbol)
     fill: str = "auto",  # see `fill_prices`
     negative: bool = False,
+    checked: bool = False,  # the bars have been looked at before
 ) -> tuple[np.ndarray, str]:  # time × symbol, and which it was
-    "Choose where the orders of a bar are filled, as an array.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n\nReturns\n-------\ntuple[np.ndarray, str]\n    time × symbol, and which it was"
-    check_bars(bars, min_bars=2, negative=negative)
+    "Choose where the orders of a bar are filled, as an array.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\ntuple[np.ndarray, str]\n    time × symbol, and which it was"
+    if not checked:
+        check_bars(bars, min_bars=2, negative=negative)
     symbols = symbols_of(bars)
     have_open = all(("open", s) in bars.columns for s in symbols)
     if fill not in ("auto", "open", "close"):

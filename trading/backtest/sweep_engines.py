@@ -18,7 +18,7 @@ from .engine import FIGURES, own_rules, plan_run, read_strategy
 from .event_strategy import run_events
 from .execution_timing import ask_positions, check_signals, next_bar
 from .strategies import Strategy
-from .sweep_jobs import Job, rows_fit, split_params
+from .sweep_jobs import Job, rows_fit
 from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.drawdown import value_drawdown
@@ -118,7 +118,7 @@ def run_plain(
     rows = [np.zeros((hi - lo, -(-len(read) // 8) * 8), np.int8) for read in reads]
     for k, params in enumerate(job.grid.each(lo, hi)):
         variant: Any = copy.copy(job.strategy).set_params(**params)
-        said = _positions(variant.signals(job.bars), job, symbols)
+        said = _positions(variant.signals(job.bars), job)
         if said is None:
             events.append(k)
             continue
@@ -138,9 +138,9 @@ def run_plain(
     return out, worth
 
 
-def _positions(said: pd.DataFrame | pd.Series, job: Job, symbols: list[str]) -> np.ndarray | None:
+def _positions(said: pd.DataFrame | pd.Series, job: Job) -> np.ndarray | None:
     "Return positions as time × symbol; None for events. What is plainly right is not looked at twice."
-    if isinstance(said, pd.DataFrame) and said.columns.nlevels == 1 and list(said) == symbols and said.index.equals(job.bars.index):
+    if isinstance(said, pd.DataFrame) and said.columns.nlevels == 1 and said.columns.equals(job.price.columns) and said.index.equals(job.bars.index):
         values = said.to_numpy()
         if values.dtype.kind in "bi" and values.min() >= -1 and values.max() <= 1:
             return values
@@ -156,12 +156,15 @@ def run_accounts(
     "Run a chunk through the account of `backtest`.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols (or one for all) × FIGURES; and × cells"
     from trading.backtest.fast_kernel import run_figures
 
-    market, cells = make_market(job.bars, job.fill, job.account.negative_prices), job.cells.count if job.cells else 0
+    if ("all", "market") not in job.laid:  # no symbol's own arrays have a word beside them
+        job.laid["all", "market"] = make_market(job.bars, job.fill, job.account.negative_prices)
+    market, cells = job.laid["all", "market"], job.cells.count if job.cells else 0
     out, worth = np.empty((hi - lo, len(job.symbols), len(FIGURES))), np.empty((hi - lo, len(job.symbols), cells))
     whole, rules, kept = _Accounts(market, job), None, None
     own: dict | None = None
+    varied = [n for n in job.grid.values if n not in job.strategy.get_params()]
     for k, params in enumerate(job.grid.each(lo, hi)):
-        mine, changed = split_params(job.strategy, params)
+        mine, changed = ({n: v for n, v in params.items() if n not in varied}, {n: params[n] for n in varied}) if varied else (params, {})
         if rules is None or any(changed[n] is not rules[n] for n in changed):
             rules, given = changed, TradeRules(**{**job.trade, **changed})
         if own is None or mine != own:
@@ -181,7 +184,8 @@ def run_accounts(
             found = there.run(trade, *kept[2])
         for n, (value, gross, orders, trades) in enumerate(found):
             run_figures(value, gross, orders, trades, job.costs.cash, float(job.periods), out[k, n])
-            worth[k, n] = _at_cells(job, bars.index, value)
+            if cells:
+                worth[k, n] = _at_cells(job, bars.index, value)
     return out, worth
 
 
@@ -190,7 +194,7 @@ def _said(job: Job, strategy: Any) -> tuple[pd.DataFrame, Any, pd.DataFrame | No
     if not hasattr(strategy, "signals") or any(hasattr(strategy, n) for n in ("universe", "weights", "needs")):
         return read_strategy(job.bars, strategy, None, None, job.account, checked=True)
     said = strategy.signals(job.bars)
-    positions = _positions(said, job, symbols_of(job.bars))
+    positions = _positions(said, job)
     return job.bars, said if positions is None else positions.astype(np.int8), None
 
 

@@ -74,15 +74,28 @@ def _sensible(strategy: Strategy, every: Grid, lo: int, trade: Mapping[str, Any]
     hi = min(lo + 1_000_000, len(every.valid))
     if hasattr(strategy, "valid") and all(n in strategy.get_params() for n in every.values):
         return strategy.valid({**{k: np.asarray(v) for k, v in strategy.get_params().items()}, **every.arrays(lo, hi)})
+    if all(n in strategy.get_params() for n in every.values):  # the same rules for all: asked once
+        return np.array([not _refused_values(strategy, params) for params in every.each(lo, hi)]) & (not _refused_rules(trade))
     return np.array([not _refusal(strategy, params, trade) for params in every.each(lo, hi)])
 
 
 def _refusal(strategy: Strategy, params: dict, trade: Mapping[str, Any]) -> str:
     "Return why the strategy or an account refuses the parameters, or nothing."
     own, rules = split_params(strategy, params)
+    return _refused_values(strategy, own) or _refused_rules({**trade, **rules})
+
+
+def _refused_values(strategy: Strategy, own: dict) -> str:
     try:
         copy.copy(strategy).set_params(**own)
-        TradeRules(**{**trade, **rules})
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _refused_rules(rules: Mapping[str, Any]) -> str:
+    try:
+        TradeRules(**rules)
     except BadInput as error:
         return str(error)
     return ""

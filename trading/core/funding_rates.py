@@ -22,6 +22,15 @@ from .values import ZERO, Value
 _HOLE = timedelta(days=1)  # no venue lets two payments stand further apart: between such two, others are not known
 
 
+def _assumed(terms: MarginTerms, symbols: Iterable[str]) -> str:
+    "Say what is charged for symbols whose rates are not known."
+    if not terms.funding:
+        return "none is charged"
+    other = {h: terms.payment(s) for s in symbols if (h := terms.hours(s)) != terms.funding_hours}
+    parts = " and ".join(f"{rate} every {plural(h, 'hour')}" for h, rate in sorted(other.items()))
+    return f"margin.funding = {terms.funding} every {plural(terms.funding_hours, 'hour')} is assumed" + (f", which is {parts} where the venue pays so" if parts else "")
+
+
 @dataclass(frozen=True)
 class FundingRates(Value):
     "The payments of perpetuals, as they were told; where none was told, the rate of the settings counts, and that is said.\n\nParameters\n----------\npaid : dict[str, tuple[tuple[datetime, Decimal], ...]]\n    by symbol, ascending: moment (UTC), what longs paid to shorts as a fraction of the position's value\nsources : tuple[str, ...], default ()\n    who told them: of those who were asked, the ones that had any"
@@ -65,8 +74,8 @@ class FundingRates(Value):
         "Add up the rates that fell due after one moment, up to and including another; the parts of a span add up to the whole.\n\nParameters\n----------\nsymbol : str\nsince : datetime\n    UTC\nuntil : datetime\n    UTC, not after what is `settled`\nterms : MarginTerms\n    their rate counts before the first payment that was told, and between two that stand more than a day apart\n\nReturns\n-------\nDecimal\n    fraction of the value; below zero is received by longs"
         told = self.paid.get(symbol, ())
         paid = sum((rate for _, rate in told[bisect_right(told, since, key=itemgetter(0)) : bisect_right(told, until, key=itemgetter(0))]), ZERO)
-        assumed = sum(max(terms.payments(max(since, begin), min(until, end)), 0) for begin, end in self._untold(symbol, since, until))
-        return paid + terms.funding * assumed
+        spans = [(max(since, begin), min(until, end)) for begin, end in self._untold(symbol, since, until)]
+        return paid + sum((terms.assumed(symbol, begin, end) for begin, end in spans if begin < end), ZERO)
 
     def _untold(self, symbol: str, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
         "Return the spans of which nothing is known that reach into a span; a payment at their end is told, so they end before it."
@@ -86,8 +95,8 @@ class FundingRates(Value):
         spans = {s: self.known(s, moment) for s in symbols}
         told, lacking = [s for s in spans if spans[s]], [s for s in spans if not spans[s]]
         holes = {s: found for s in told if (found := [(a, b) for (a, _), (b, _) in zip(spans[s], spans[s][1:], strict=False) if b - a > _HOLE])}
-        ended = [s for s in told if moment - spans[s][-1][0] > timedelta(hours=terms.funding_hours)]
-        found, instead = [], f"margin.funding = {terms.funding} every {terms.funding_hours} hours is assumed" if terms.funding else "none is charged"
+        ended = [s for s in told if moment - spans[s][-1][0] > timedelta(hours=terms.hours(s))]
+        found, instead = [], lambda some: _assumed(terms, some)  # noqa: E731
         name = lambda some: some[0] + (f" and {plural(len(some) - 1, 'other')}" if len(some) > 1 else "")  # noqa: E731
         if told:
             first, last = max(spans[s][0][0] for s in told), min(spans[s][-1][0] for s in told)
@@ -95,10 +104,10 @@ class FundingRates(Value):
         if holes:
             (begin, end), others = next(iter(holes.values()))[0], sum(map(len, holes.values())) - 1
             more = f", nor in {plural(others, 'other span')}" if others else ""
-            found.append(f"{name(list(holes))}: no funding between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC is stored{more}, so {instead} there; 'carnet import --funding FILE' fills it from a file")
+            found.append(f"{name(list(holes))}: no funding between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC is stored{more}, so {instead(holes)} there; 'carnet import --funding FILE' fills it from a file")
         if ended:
-            found.append(f"{name(ended)}: no funding after {min(spans[s][-1][0] for s in ended):%Y-%m-%d %H:%M} UTC is stored; what is told within a day is charged when it comes, and after a day {instead}")
+            found.append(f"{name(ended)}: no funding after {min(spans[s][-1][0] for s in ended):%Y-%m-%d %H:%M} UTC is stored; what is told within a day is charged when it comes, and after a day {instead(ended)}")
         if lacking:
-            found.append(f"{name(lacking)}: no funding rates of before {moment:%Y-%m-%d %H:%M} UTC are stored, so {instead}; 'carnet ingest' fetches them where the venue tells them, 'carnet import --funding FILE' takes them from a file")
+            found.append(f"{name(lacking)}: no funding rates of before {moment:%Y-%m-%d %H:%M} UTC are stored, so {instead(lacking)}; 'carnet ingest' fetches them where the venue tells them, 'carnet import --funding FILE' takes them from a file")
         return found
 

@@ -24,7 +24,7 @@ _HALF, _QUARTER = Decimal("0.5"), Decimal("0.25")
 
 @dataclass(frozen=True)
 class MarginTerms(Value):
-    "What the broker lends, what it asks for, and what holding costs; rates are fractions of a position's value.\n\nParameters\n----------\nleverage : Decimal\n    largest gross value of the positions over equity when a position is opened: 1 / initial margin\nmaintenance : Decimal | None, default None\n    smallest equity over gross value, else liquidation; None: a quarter, at most half of the initial margin\nborrow : Decimal, default ZERO\n    yearly cost of a short position\ninterest : Decimal, default ZERO\n    yearly cost of money owed\nswap_long : Decimal, default ZERO\n    yearly cost of holding a long position over night; below zero is received\nswap_short : Decimal, default ZERO\n    the same for a short one\nfunding : Decimal, default ZERO\n    what longs of a perpetual pay to shorts, each time\nfunding_hours : int, default 8\n    between two such payments, counted from midnight UTC\nasked : dict[str, tuple[Decimal, Decimal]]\n    by symbol, where the venue asks for more: initial and maintenance margin\nperpetual : tuple[str, ...], default ()\n    symbols that pay funding"
+    "What the broker lends, what it asks for, and what holding costs; rates are fractions of a position's value.\n\nParameters\n----------\nleverage : Decimal\n    largest gross value of the positions over equity when a position is opened: 1 / initial margin\nmaintenance : Decimal | None, default None\n    smallest equity over gross value, else liquidation; None: a quarter, at most half of the initial margin\nborrow : Decimal, default ZERO\n    yearly cost of a short position\ninterest : Decimal, default ZERO\n    yearly cost of money owed\nswap_long : Decimal, default ZERO\n    yearly cost of holding a long position over night; below zero is received\nswap_short : Decimal, default ZERO\n    the same for a short one\nfunding : Decimal, default ZERO\n    what longs of a perpetual pay to shorts in so many hours\nfunding_hours : int, default 8\n    of that rate, and between two payments where the venue tells no other interval; counted from midnight UTC\nasked : dict[str, tuple[Decimal, Decimal]]\n    by symbol, where the venue asks for more: initial and maintenance margin\nperpetual : tuple[str, ...], default ()\n    symbols that pay funding\nintervals : dict[str, int]\n    by symbol, where its venue pays funding at another interval: hours"
 
     leverage: Decimal = Decimal(1)  # largest gross value of the positions over equity when a position is opened: 1 / initial margin
     maintenance: Decimal | None = None  # smallest equity over gross value, else liquidation; None: a quarter, at most half of the initial margin
@@ -32,10 +32,11 @@ class MarginTerms(Value):
     interest: Decimal = ZERO  # yearly cost of money owed
     swap_long: Decimal = ZERO  # yearly cost of holding a long position over night; below zero is received
     swap_short: Decimal = ZERO  # the same for a short one
-    funding: Decimal = ZERO  # what longs of a perpetual pay to shorts, each time
-    funding_hours: int = 8  # between two such payments, counted from midnight UTC
+    funding: Decimal = ZERO  # what longs of a perpetual pay to shorts in so many hours
+    funding_hours: int = 8  # of that rate, and between two payments where the venue tells no other interval; counted from midnight UTC
     asked: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)  # by symbol, where the venue asks for more: initial and maintenance margin
     perpetual: tuple[str, ...] = ()  # symbols that pay funding
+    intervals: dict[str, int] = field(default_factory=dict)  # by symbol, where its venue pays funding at another interval: hours
 
     def __post_init__(self):
         _check_decimal(self, "leverage", "maintenance", "borrow", "interest", "swap_long", "swap_short", "funding")
@@ -46,8 +47,9 @@ class MarginTerms(Value):
         for name in ("borrow", "interest"):
             if getattr(self, name) < 0:
                 raise BadInput(f"the margin's {name} is {getattr(self, name)}; a yearly fraction, three per cent is 0.03")
-        if not (1 <= self.funding_hours <= 24 and 24 % self.funding_hours == 0):
-            raise BadInput(f"funding_hours is {self.funding_hours}; hours that divide a day, for example 8")
+        for hours in (self.funding_hours, *self.intervals.values()):
+            if not (1 <= hours <= 24 and 24 % hours == 0):
+                raise BadInput(f"funding_hours is {hours}; hours that divide a day, for example 8")
 
     @property
     def keep(self) -> Decimal:
@@ -70,7 +72,15 @@ class MarginTerms(Value):
                 raise BadInput(f"margin.leverage is {self.leverage} and {i.venue or 'the venue'} allows {symbol} at most {i.max_leverage}; lower it, or take {symbol} out of the profile")
             if i.initial_margin or i.maintenance_margin:
                 asked[symbol] = (i.initial_margin or ZERO, i.maintenance_margin or ZERO)
-        return self.but(asked=asked, perpetual=tuple(s for s, i in instruments.items() if i.kind == "perpetual"))
+        return self.paying(instruments).but(asked=asked)
+
+    def paying(
+        self,
+        instruments: Mapping[str, Instrument],  # by symbol
+    ) -> "MarginTerms":
+        "Return the terms with the symbols that pay funding, and at which interval.\n\nParameters\n----------\ninstruments : Mapping[str, Instrument]\n    by symbol\n\nReturns\n-------\n'MarginTerms'"
+        perpetual = {s: i.funding_hours for s, i in instruments.items() if i.kind == "perpetual"}
+        return self.but(perpetual=tuple(perpetual), intervals={s: hours for s, hours in perpetual.items() if hours and hours != self.funding_hours})
 
     def carry(
         self,
@@ -83,13 +93,25 @@ class MarginTerms(Value):
         "Return what holding a position cost between two moments: borrow, swap, funding.\n\nParameters\n----------\nsymbol : str\nvalue : Decimal\n    of the position, below zero is short\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nfunding : Decimal | None, default None\n    rates that fell due between the two, added up; None: those of these terms\n\nReturns\n-------\ndict[str, Decimal]\n    by kind of event, what is paid; below zero is received"
         years, size = Decimal(str((until - since).total_seconds())) / YEAR_SECONDS, abs(value)
         paid = {"interest": size * self.borrow * years if value < 0 else ZERO, "swap": size * (self.swap_long if value > 0 else self.swap_short) * years,
-                "funding": value * (self.funding * self.payments(since, until) if funding is None else funding) if symbol in self.perpetual else ZERO}
+                "funding": value * (self.assumed(symbol, since, until) if funding is None else funding) if symbol in self.perpetual else ZERO}
         return {kind: cost for kind, cost in paid.items() if cost}
 
-    def payments(self, since: datetime, until: datetime) -> int:
+    def hours(self, symbol: str) -> int:
+        "Return the hours between two payments of funding of a symbol."
+        return self.intervals.get(symbol, self.funding_hours)
+
+    def payment(self, symbol: str) -> Decimal:
+        "Return what longs of a symbol pay each time where no rate is known: a venue that pays twice as often pays half of it, so that a day costs the same."
+        return self.funding if symbol not in self.intervals else self.funding * self.intervals[symbol] / self.funding_hours
+
+    def payments(self, since: datetime, until: datetime, symbol: str = "") -> int:
         "Count the moments of funding after one time, up to and including another."
-        every = self.funding_hours * 3600
+        every = self.hours(symbol) * 3600
         return int(until.timestamp() // every - since.timestamp() // every)
+
+    def assumed(self, symbol: str, since: datetime, until: datetime) -> Decimal:  # fraction of the value
+        "Add up what these terms let longs of a symbol pay after one time, up to and including another.\n\nParameters\n----------\nsymbol : str\nsince : datetime\nuntil : datetime\n\nReturns\n-------\nDecimal\n    fraction of the value"
+        return self.payment(symbol) * self.payments(since, until, symbol)
 
 # %% ../../nbs/00_core/23_margin.ipynb #8bb65a85
 @dataclass(frozen=True)

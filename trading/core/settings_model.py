@@ -211,8 +211,8 @@ class MarginSettings(SettingsSection):
     interest: Decimal = Field(Decimal(0), ge=0, le=10, description="yearly cost of money owed")
     swap_long: Decimal = Field(Decimal(0), ge=-10, le=10, description="yearly cost of holding a long position over night; below zero is received")
     swap_short: Decimal = Field(Decimal(0), ge=-10, le=10, description="the same of a short one")
-    funding: Decimal = Field(Decimal(0), ge=-1, le=1, description="what longs of a perpetual pay to shorts each time")
-    funding_hours: int = Field(8, description="between two such payments, from midnight UTC")
+    funding: Decimal = Field(Decimal(0), ge=-1, le=1, description="what longs of a perpetual pay to shorts in funding_hours, where no rate is stored")
+    funding_hours: int = Field(8, description="hours of that rate, from midnight UTC; a venue that pays at another interval charges its part of it each time")
 
     @model_validator(mode="after")
     def _terms_fit(self):

@@ -154,10 +154,13 @@ def holding_costs(
     if terms is None or not len(index):
         return {}
     found: dict[str, Any] = {k: float(v) for k in ("borrow", "interest", "swap_long", "swap_short") if (v := getattr(terms, k))}
-    if terms.funding and (perpetual := [s for s, i in kept_instruments(settings).items() if i.kind == "perpetual" and s in symbols]):
-        every = f"{terms.funding_hours}h"
-        times = pd.date_range(index[0].floor(every), index[-1], freq=every)
-        found["funding"] = pd.DataFrame(float(terms.funding), times[times > index[0]], perpetual)
+    if terms.funding and (known := {s: i for s, i in kept_instruments(settings).items() if i.kind == "perpetual" and s in symbols}):
+        terms, paid = terms.paying(known), {}
+        for symbol in known:
+            every = f"{terms.hours(symbol)}h"
+            times = pd.date_range(index[0].floor(every), index[-1], freq=every)
+            paid[symbol] = pd.Series(float(terms.payment(symbol)), times[times > index[0]])
+        found["funding"] = pd.DataFrame(paid).fillna(0.0)
     return found
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #96a831ae

@@ -60,7 +60,7 @@ class TradeLoop:
         finest = settings.model_copy(update={"market": market.model_copy(update={"timeframe": (market.timeframe, *self.frames)[-1]})})
         tape = paper_tape(finest, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version, promises=KeptForecasts(run.data / "promises" / run.profile)), None, OrderLines(settings, tell)
-        self.version, self.said, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", "", False, None, "", clock(), lambda run, close: None
+        self.version, self.said, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", [], False, None, "", clock(), lambda run, close: None
         self.undecided: Callable[[datetime, str], Any] = lambda close, words: None  # told of a close without a decision
 
     def run(
@@ -168,7 +168,7 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     beside, words = ingest_beside(settings, source, store, loop.since, until)
     for line in (line for line in words if line not in loop.said):  # each of its sentences once
         loop.tell(line)
-    loop.said = "\n".join(words)
+    loop.said = words
     tail = None if bars is None or done.repairs else bars.index[-min(len(bars), 100)]
     fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since,
                        source=(source.name, "file") if market.files and source.name != "file" else source.name)

@@ -253,8 +253,9 @@ class Authenticator(UserStore):
         self,
         token: str,
         now: datetime,  # UTC
+        attended: bool = True,  # False: a page asks by itself, which keeps nobody signed in
     ) -> Session:
-        "Return the session of a token, or refuse one that is unknown, signed out or too old.\n\nParameters\n----------\ntoken : str\nnow : datetime\n    UTC\n\nReturns\n-------\nSession"
+        "Return the session of a token, or refuse one that is unknown, signed out or too old.\n\nParameters\n----------\ntoken : str\nnow : datetime\n    UTC\nattended : bool, default True\n    False: a page asks by itself, which keeps nobody signed in\n\nReturns\n-------\nSession"
         over = "the session is over or was never opened; sign in again"
         kept = token_hash(token)
         row = self._read("select s.user, s.role, s.began, s.seen, u.portfolios, u.blocked, u.role from sessions s join users u on u.name = s.user "
@@ -267,7 +268,7 @@ class Authenticator(UserStore):
             with self._write() as db:
                 db.execute("delete from sessions where hash = ?", (kept,))
             raise NotSignedIn(over)
-        if at > seen + 60:  # not on every request: that would be a write each
+        if attended and at > seen + 60:  # not on every request: that would be a write each
             with suppress(UsersError), self._write() as db:  # a full disk must not keep out who has to stop trading
                 db.execute("update sessions set seen = ? where hash = ?", (at, kept))
         return Session(user, role, _split(portfolios), datetime.fromtimestamp(began, UTC) + SESSION_LIFETIME, csrf=csrf_of(token))

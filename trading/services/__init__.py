@@ -23,9 +23,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "proposals_of", "explain_differences",
     ],
     "commands": [
-        "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
-        "command", "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
-        "terminal_workspace", "audit_record", "owner_context",
+        "Record", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "Done", "Command", "command", "load_commands",
+        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
+        "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ScanMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
@@ -96,6 +96,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "questions": ["READS", "QueryRoute", "question_words", "find_question", "answer_question"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
+    "requests": ["Text", "Name", "CommandRequest", "what_is_wrong"],
     "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "StartTraining", "CancelJob", "cancel_running_job"],
     "security_admin": [
@@ -135,6 +136,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control",
     "portfolio_control", "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_margin",
     "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "questions",
-    "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stop_first", "stops", "strategy_control",
-    "system_control", "user_control", "venue_control", "workspace",
+    "replay_control", "requests", "research_control", "run_control", "security_admin", "settings_control", "stop_first", "stops",
+    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

@@ -41,6 +41,7 @@ from . import queries_venues as queries_venues
 from . import query_cache as query_cache
 from . import questions as questions
 from . import replay_control as replay_control
+from . import requests as requests
 from . import research_control as research_control
 from . import run_control as run_control
 from . import security_admin as security_admin
@@ -59,7 +60,7 @@ from .alerting import collect_day_facts as collect_day_facts, collect_background
 from .backtest_control import BackTest as BackTest, compute_backtest as compute_backtest, read_grid as read_grid, list_backtests as list_backtests, backtest_result as backtest_result, offered_strategies as offered_strategies
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .book_control import Amount as Amount, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
-from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
+from .commands import Record as Record, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
 from .data_control import UpdateMarket as UpdateMarket, ScanMarket as ScanMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .demo import DEMO_PROFILES as DEMO_PROFILES, demo_settings as demo_settings, demo_days as demo_days, make_demo_runs as make_demo_runs, prepare_demo as prepare_demo, make_demo as make_demo, demo_viewer as demo_viewer
 from .editions import EditionName as EditionName, edition_data as edition_data, edition_file as edition_file, report_edition as report_edition, due_editions as due_editions, announce_edition as announce_edition, announce_day as announce_day
@@ -94,6 +95,7 @@ from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .questions import READS as READS, QueryRoute as QueryRoute, question_words as question_words, find_question as find_question, answer_question as answer_question
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
+from .requests import Text as Text, Name as Name, CommandRequest as CommandRequest, what_is_wrong as what_is_wrong
 from .research_control import AutoResearch as AutoResearch, list_searches as list_searches, search_result as search_result, search_returns as search_returns
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, StartTraining as StartTraining, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..core.errors import BadInput, Busy, Refused, TradingError, VenueError
 from ..core.english import count, listed
@@ -33,7 +33,7 @@ from .alerting import dispatch_alerts
 from .portfolios import every_workspace, portfolio_name
 from .stop_first import plain_reason
 from .stops import account_switch, engaged_switches as engaged_switches, known_accounts, mark_reports, opened_accounts
-from .commands import Context, Done, CommandRequest, command
+from .commands import Context, Done, CommandRequest, Text, command
 from .workspace import Workspace, account_of, current_settings, has_ledger, ledger_for_writing
 
 # %% ../../nbs/13_services/34_account_control.ipynb #3b29fd96
@@ -110,14 +110,15 @@ def _settings_of(workspace: Workspace, account: str) -> tuple[Settings, str]:
     return current_settings(workspace, profile), mode
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ae64c1f6
-Reason = Annotated[str, BeforeValidator(lambda text: plain_reason(text or "") if isinstance(text, str | None) else text)]  # of a stop, which no words can have refused
+Reason = Annotated[str, BeforeValidator(lambda text: plain_reason("" if text is None else str(text)))]  # of a stop, which no words can have refused
 
 
 class StopTrading(CommandRequest):
     "Stop trading at once."
 
+    cleaned: ClassVar[tuple[str, ...]] = ("reason",)
     reason: Reason = Field("", validate_default=True, description="what was seen; kept for ever, the first 500 letters", examples=["the venue reports nonsense"])
-    accounts: list[str] | Literal["all"] = Field("all", description="account ids; by default every account, paper and live")
+    accounts: Annotated[list[str] | Literal["all"], AfterValidator(lambda named: named or "all")] = Field("all", description="account ids; by default, and when none is named, every account, paper and live")
     close: bool = Field(False, description="also sell what the accounts hold")
 
 
@@ -233,7 +234,7 @@ def _named(accounts: list[str], hidden: bool = False) -> str:
 class ResumeTrading(CommandRequest):
     "Allow trading again."
 
-    reason: str = Field(min_length=1, max_length=500, description="what was found; kept for ever", examples=["a maintenance window"])
+    reason: Text = Field(description="what was found; kept for ever", examples=["a maintenance window"])
     accounts: list[str] = Field(min_length=1, description="account ids", examples=[["paper-sample"]])
 
 
@@ -242,8 +243,9 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
     "Allow trading again: release the kill switch and end safe mode."
     lines = []
     for account in _chosen(request.accounts, known_accounts(context.workspace)[0]):
-        account_switch(context.workspace, account).reset(context.actor.user, request.reason, context.now)
-        ended = []
+        switch, ended = account_switch(context.workspace, account), []
+        stopped = switch.engaged
+        switch.reset(context.actor.user, request.reason, context.now)
         if has_ledger(context.workspace):
             ledger = ledger_for_writing(context.workspace)
             try:
@@ -253,7 +255,7 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
                     ended.append(one)
             finally:
                 ledger.close()
-        lines.append(f"{account}: trading is allowed again" + (f", and safe mode has ended for {listed(ended)}" if ended else ""))
+        lines.append(f"{account}: trading {'is allowed again' if stopped or ended else 'was not stopped, and is allowed'}" + (f", and safe mode has ended for {listed(ended)}" if ended else ""))
     mark_reports(context.workspace)
     return Done(text="\n".join(lines), details={"accounts": request.accounts, "engaged": False})
 

@@ -20,6 +20,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, MissingData, Refused
 from ..core.files import write_atomic
 from ..core.settings import Settings
+from ..core.settings_model import MarginSettings
 from .commands import CommandRequest, Context, Done, Name, command
 from .jobs import start
 from .new_strategy import check_new_name
@@ -105,7 +106,7 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
     judged = evaluate_policy({"agent": agent}, **unseen, rules=rules, worlds=300, seed=request.seed, funding=funding)
     growth = {k: float(v) for k, v in judged["growth"].items()}
     until, end = close.index[-1], f"{close.index[-1]:%Y-%m-%d}"
-    told = (f"in {EPISODE} bars that it had not seen, up to {end}, the agent made {growth['agent']:+.2%}, holding {growth['hold']:+.2%}, standing still nothing, after {_costs_told(rules, funding, settings.margin.funding_hours)}")
+    told = (f"in {EPISODE} bars that it had not seen, up to {end}, the agent made {growth['agent']:+.2%}, holding {growth['hold']:+.2%}, standing still nothing, after {_costs_told(rules, funding, settings.margin)}")
     if not (growth["agent"] > 0 and judged.loc["agent", "reward"] > 0):
         raise Refused(f"{request.name} is not written: {told}; try other bars, another seed, or believe it")
     held = agent_weights(agent, pd.concat({k: market[f] for k, f in (("close", "close"), ("open", "fill")) if market[f] is not None}, axis=1)).iloc[cut:].abs().sum(axis=1).mean()
@@ -117,12 +118,12 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
     return Done(text=f"{file} is written: {told}; there it held {held:.0%} of the account on average.\nIt holds nothing up to {end}, so what comes later can judge it: {later}", details={"file": str(file), "until": until.isoformat(), "growth": growth, "generations": agent.generations})
 
 
-def _costs_told(rules: Any, funding: pd.DataFrame | None, hours: int) -> str:
+def _costs_told(rules: Any, funding: pd.DataFrame | None, margin: MarginSettings) -> str:
     "Say which costs an agent paid."
     yearly = {"borrow": rules.borrow, "interest": rules.interest, "swap of long positions": rules.swap_long, "swap of short ones": rules.swap_short}
     parts = [f"a fee of {rules.fee:.2%}", f"slippage of {rules.slippage * 1e4:.3g} basis points", *(f"{name} of {v:.2%} a year" for name, v in yearly.items() if v)]
     if funding is not None:
-        parts.append(f"funding of {funding.iloc[0, 0]:.4%} every {hours} hours on {', '.join(funding)}")
+        parts.append(f"funding of {margin.funding:.4%} every {plural(margin.funding_hours, 'hour')} on {', '.join(funding)}")
     if rules.impact:
         parts.append(f"impact of {rules.impact * 1e4:.3g} basis points for an order as large as its bar")
     return f"{', '.join(parts[:-1])} and {parts[-1]}"

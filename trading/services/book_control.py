@@ -39,7 +39,7 @@ from ..pipeline.account import trading_rules, with_circuit_breaker
 from ..pipeline.paper import follow_books, paper_file
 from ..pipeline.position_protection import account_clock, account_context, open_venue
 from .account_control import reconcile_account
-from .commands import CommandRequest, Context, Done, command
+from .commands import CommandRequest, Context, Done, Text, command
 from .query_cache import view
 from .workspace import Workspace, current_settings, ledger_for_reading, ledger_for_writing
 
@@ -290,7 +290,7 @@ class UndoEntry(CommandRequest):
     "Take an entry back."
 
     seq: int = Field(ge=1, description="number of the entry, as 'carnet book list' says", examples=[17])
-    reason: str = Field(min_length=1, max_length=500, examples=["typed twice"])
+    reason: Text = Field(examples=["typed twice"])
     profile: str | None = Field(None, description="whose account; by default the profile of the settings")
     mode: Literal["paper", "live"] | None = Field(None, description="which of its accounts; by default the mode of the settings")
 

@@ -21,7 +21,7 @@ from ..pipeline.plan_amendment import amend_run
 from ..pipeline.plan_approval import approve_run
 from ..pipeline.plan_check import check_run
 from ..pipeline.run_record import Run, find_run
-from .commands import Context, Done, CommandRequest, command
+from .commands import Context, Done, CommandRequest, Text, command
 from .jobs import start_run
 from .queries_trading import ledger_of_run
 from .workspace import Workspace, current_settings, has_ledger, ledger_for_writing
@@ -109,7 +109,7 @@ class RejectPlan(CommandRequest):
 
     run: str = _RUN
     plan: str | None = _SEEN
-    reason: str = Field(min_length=1, max_length=500, description="why; kept for ever", examples=["earnings are due"])
+    reason: Text = Field(description="why; kept for ever", examples=["earnings are due"])
 
 
 @command("reject-plan", role="trader", audit="plan rejected", describe=_named)
@@ -153,7 +153,7 @@ class AmendPlan(CommandRequest):
     plan: str | None = _SEEN
     strike: list[str] = Field([], max_length=1000, examples=[["KO"]], description="orders to leave out: a symbol, or symbol@venue where it is traded at several venues")
     change: dict[str, Decimal] = Field({}, max_length=1000, examples=[{"PEP": "10"}], description="order → units instead of what the plan says; the same units change nothing")
-    reason: str = Field(min_length=1, max_length=500, description="why; kept for ever", examples=["earnings are due"])
+    reason: Text = Field(description="why; kept for ever", examples=["earnings are due"])
     go_on: bool = Field(True, description="let the run look at the venue and make its report again, in a process of its own; it sends nothing and waits for the approval")
 
 

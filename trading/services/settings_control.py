@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from ..core.errors import BadSettings, Refused
 from ..core.resources import share_path
 from ..core.settings import load_settings
-from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, differences
+from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, chosen_profile, differences
 from ..core.types import stable_hash
 from ..pipeline.launch import check_words
 from ..pipeline.named_sleeves import named_sleeves
@@ -67,14 +67,14 @@ class ChangeSettings(CommandRequest):
 
 def _differences(workspace: Workspace, text: str) -> dict:
     "Return what the audit log keeps of a new settings file: each value before and after; refuse a file that is not valid for every profile."
-    file, new = settings_file(workspace), check_text(text, settings_file(workspace))
+    file, new, before = settings_file(workspace), check_text(text, settings_file(workspace)), settings_text(workspace)
     for settings in new.values():
         check_words(settings)
     try:
-        old = check_text(settings_text(workspace), file)
+        old = check_text(before, file)
     except BadSettings:  # what stands there cannot be read, so everything is new
         old = {}
-    return {"settings": differences(old, new), "text": None}
+    return {"settings": differences(old, new, (chosen_profile(before), chosen_profile(text))), "text": None}
 
 
 def _change(request: ChangeSettings, context: Context) -> dict:

@@ -15,7 +15,7 @@ from pydantic import Field
 from ..core.english import count
 from ..core.errors import BadInput, Refused
 from ..core.types import Event
-from .commands import Context, Done, CommandRequest, command
+from .commands import Context, Done, CommandRequest, Text, command
 from .jobs import archive_jobs
 from .queries_system import cycles, decision_moments, steer
 from .workspace import account_of, current_settings, ledger_for_writing
@@ -44,7 +44,7 @@ def acknowledge_rule(request: AcknowledgeAlert, context: Context) -> Done:
 class WriteNote(CommandRequest):
     "Write a remark into the ledger."
 
-    text: str = Field(min_length=1, max_length=500, examples=["bought by hand outside of the plan"])
+    text: Text = Field(examples=["bought by hand outside of the plan"])
     profile: str | None = Field(None, description="to whose account; by default the profile of the settings")
 
 
@@ -67,7 +67,7 @@ def write_note(request: WriteNote, context: Context) -> Done:
 class SteerFeedback(CommandRequest):
     "Change how feedback learns."
 
-    reason: str = Field(min_length=1, max_length=500, examples=["earnings week"])
+    reason: Text = Field(examples=["earnings week"])
     profile: str | None = Field(None, description="whose feedback; by default the profile of the settings")
 
 
@@ -113,7 +113,7 @@ class PromoteModel(CommandRequest):
     "Put a saved model in force that has passed the gate."
 
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"])
-    reason: str = Field(min_length=1, max_length=500, examples=["the newer one drifts"])
+    reason: Text = Field(examples=["the newer one drifts"])
     profile: str | None = Field(None, description="whose runs; by default the profile of the settings")
 
 
@@ -165,7 +165,7 @@ class RollBackModel(CommandRequest):
 
     version: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"],
                                 description="by default the one before; 'settings': no saved one, but that which the settings name")
-    reason: str = Field(min_length=1, max_length=500, examples=["it forecast better"])
+    reason: Text = Field(examples=["it forecast better"])
     profile: str | None = Field(None, description="whose models; by default the profile of the settings")
 
 

@@ -41,7 +41,7 @@ def instrument_of(
     return Instrument(
         market["symbol"], steps["amount"] * size, steps["price"], low["amount"] * size, low["cost"],
         max_amount=units(high["amount"]), max_market_amount=units(high["market"]), max_cost=high["cost"],
-        kind="perpetual" if market.get("swap") else "future" if market.get("future") else "spot", contract_size=size, max_leverage=lever if market.get("contract") else None,
+        kind="perpetual" if market.get("swap") else "future" if market.get("future") else "spot", contract_size=size, max_leverage=lever if market.get("contract") else None, funding_hours=_funding_hours(market, venue),
         settle=(market.get("settle") or "") if market.get("contract") else "", delisted=datetime.fromtimestamp(ends / 1000, UTC).date() if ends else None,
         price_low=max(below, default=None), price_high=min(above, default=None), base=market.get("base") or "", quote=market.get("quote") or "",
         maker_fee=fees["maker"], taker_fee=fees["taker"], calendar="24/7",
@@ -106,3 +106,12 @@ def bars_in_units(
     if size == 1 or counted == "units":
         return bars
     return bars.assign(volume=bars["volume"] * float(size) if counted == "contracts" else float("nan"))
+
+
+def _funding_hours(market: Mapping[str, Any], venue: str) -> int | None:
+    "Return the hours between two payments of a perpetual, which Bybit tells beside its steps, in minutes; None: not told, or not by the hour."
+    info = market.get("info")
+    if venue != "bybit" or not market.get("swap") or not isinstance(info, Mapping):
+        return None
+    hours, rest = divmod(int(info.get("fundingInterval") or 0), 60)
+    return hours if hours and not rest and 24 % hours == 0 else None
