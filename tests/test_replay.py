@@ -347,6 +347,41 @@ def test_a_replay_trades_on_the_model_that_the_weekly_search_would_have_chosen_t
     assert lines_of(again.folder)[: len(early)] == early and len(early) > 3
 
 
+def test_a_part_without_a_decision_of_the_whole_at_hand_forecasts_with_the_models_of_the_whole(tmp_path, monkeypatch):
+    "After a crash between the two, and when the decision of the whole failed behind its forecasts; one search, and one feedback."
+    asked = {"forecast.replay_search": "yes", "forecast.horizons": "1, 5", "market.start": "2017-06-01"}
+    days, parts = ("2022-12-14", "2022-12-21"), ("policy", "costs")
+    monkeypatch.setattr(weekly_search, "rival_models", lambda settings: {})
+    decide, trade, forecasts = module.take_decision, module.trade_step, {}
+
+    def cut(world, as_of, *rest):
+        if world.without == "policy" and as_of.day == 20:
+            raise KeyboardInterrupt
+        return decide(world, as_of, *rest)
+
+    def noted(run, now):
+        made = (run.record.model_versions["forecast"], run.read("decisions"), run.read("views").to_json())
+        forecasts.setdefault(run.record.as_of.day, []).append(made)
+        if run.record.as_of.day == 22 and "policy" not in str(run.folder) and "costs" not in str(run.folder):
+            raise BadInput("the whole refuses to trade")
+        return trade(run, now)
+
+    monkeypatch.setattr(module, "trade_step", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "take_decision", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_replay(settings_at(tmp_path, **asked), *days, NOW, parts, past=past_of(bent_market()))
+    done = run_replay(settings_at(tmp_path, **asked), *days, NOW, parts, past=past_of(bent_market()))
+    assert [p["as_of"][8:10] for p in done.summary["problems"]] == ["22"]
+    assert len(list((done.folder / "runs" / "weekly").iterdir())) == 1
+    lines = {part: lines_of(done.folder / part) for part in ("", *parts)}
+    assert len({len(found) for found in lines.values()}) == 1 and len({line["model"] for line in lines["policy"]}) == 2
+    assert [line["model"] for line in lines["policy"]] == [line["model"] for line in lines["costs"]]
+    assert all(len(made) == 3 and made[0] == made[1] == made[2] for made in forecasts.values())
+    for part in parts:
+        assert not (done.folder / part / "runs" / "weekly").exists() and not (done.folder / part / "data" / "feedback").exists()
+
+
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):
     settings = settings_at(tmp_path)
     with pytest.raises(BadInput, match="give the earlier day first"):

@@ -89,6 +89,23 @@ def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
         run.pin(model_versions=run.record.model_versions | ({"forecast": m} if (m := world.kept["forecast model"]) else {}))
 
 
+def _take_in(world: World, run: MemoryRun) -> None:
+    "Take in what forecasts and weights are made from, and refuse what is too old."
+    if "instruments" in world.kept:
+        run.write("instruments", world.kept["instruments"])
+        run.pin(instruments=world.kept["instruments"]["version"])
+    require_fresh(world.settings, bars_of(run), run.record.as_of)
+    carry_out_stages(run, world.settings, "ingest")
+
+
+def _forecast_whole(world: World, as_of: datetime, now: datetime) -> MemoryRun:
+    "Forecast as the whole system does at a close, for a part whose decision of the same moment has no other at hand."
+    _take_in(world, run := world.open(as_of, now))
+    _forecast(world, run, now)
+    carry_out_stages(run, world.settings, "forecast")
+    return run
+
+
 def take_decision(
     world: World,
     as_of: datetime,  # UTC, a bar's close
@@ -99,13 +116,11 @@ def take_decision(
     "Take every step of a decision; one that a crash interrupted goes on with the plan that it had made.\n\nParameters\n----------\nworld : World\nas_of : datetime\n    UTC, a bar's close\nnow : datetime\n    UTC\nlike : MemoryRun | None, default None\n    a decision of the same moment whose forecasts are taken over\nsnapshot : Callable[[], Value] | None, default None\n    takes the prices of the moment, on a market that is alive\n\nReturns\n-------\ntuple[MemoryRun, Outcome]"
     run = world.open(as_of, now)
     if not run.go_on():
-        if "instruments" in world.kept:
-            run.write("instruments", world.kept["instruments"])
-            run.pin(instruments=world.kept["instruments"]["version"])
         if snapshot:
             run.write("snapshot", snapshot())
-        require_fresh(world.settings, bars_of(run), as_of)
-        carry_out_stages(run, world.settings, "ingest")
+        _take_in(world, run)
+        if world.whole and not (like and like.has("views")):  # its decision failed, or was made before a crash
+            like = _forecast_whole(world.whole, as_of, now)
         if like and world.without != "forecasts":
             for name in ("views", "decisions"):
                 run.write(name, like.read(name))
@@ -293,7 +308,8 @@ def run_replay(
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter, past.paid)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
                                  shorter=shorter, dated=promoted == "dated", reported=False, searches_from=begin if settings.forecast.replay_search else None,
-                                 promises=_promises(settings, own, begin, part), funding=FundingRates() if part == "costs" else past.funding)
+                                 promises=_promises(settings, own, begin, part), funding=FundingRates() if part == "costs" else past.funding,
+                                 whole=worlds[""] if part in ("policy", "costs") else None)
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
             span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
