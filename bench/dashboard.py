@@ -34,6 +34,7 @@ def serve(home: Path):
     ann = SimpleNamespace(user="ann", role="trader", portfolios=("main",))
     mount(app, Workspace(home / "data", home / "reports", home / "settings.ini"), lambda request: ann)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    app.state.warm_up()  # as `carnet serve` does
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
         time.sleep(0.05)

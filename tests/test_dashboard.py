@@ -1,8 +1,10 @@
 "The live page in a real browser: sign in with a code, run, approve, read orders and report, stop and resume trading; on the desk and on the phone."
 
 import gc
+import json
 import os
 import re
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -399,6 +401,64 @@ def test_a_stop_is_above_every_screen_whatever_the_screen_waits_for_and_so_is_on
     let_go("health")
 
 
+def test_a_click_on_another_screen_does_not_wait_for_the_one_that_is_still_being_made(look, monkeypatch):
+    from dataclasses import replace
+
+    from trading.dashboard.components import PageSection
+    from trading.dashboard.layout import SCREENS
+
+    held = threading.Event()
+
+    def waits(place, who):
+        "A screen that never comes until it is let go."
+        held.wait(300)
+        yield PageSection("late", "Late", [("missing", "here at last")])
+
+    for at in ("risk", "runs"):
+        monkeypatch.setitem(SCREENS, at, replace(SCREENS[at], write=waits))
+    page = look("viewer")
+    for at in ("risk", "runs"):  # one that says that it is loading, and one that does not
+        page.click(f"#screens a[href='?at={at}']")
+        page.click("#screens a[href='?at=books']")
+        page.wait_for_selector("#carnet[data-at=books] #s-entries, #carnet[data-at=books] #s-book")
+    held.set()
+    page.click("#screens a[href='?at=alerts']")
+    page.wait_for_selector("#carnet[data-at=alerts] #s-rules")
+    assert page.locator("#s-late").count() == 0
+
+
+STARTED = """
+import json, sys
+from pathlib import Path
+from trading.dashboard.ahead import READ, start_steps, warm_up
+from trading.dashboard.components import Viewer
+from trading.dashboard.layout import render_page, sections_of, viewer_from_request
+from trading.services.query_cache import MEMORY
+from trading.services.workspace import Workspace
+place = Workspace(Path("data"), Path("reports"), Path("settings.ini"))
+warm_up(start_steps(place)).join(300)
+loaded, made = set(sys.modules), MEMORY.misses
+who = viewer_from_request(place, Viewer("ann", "trader"), {})
+render_page(place, who, "today")
+for at in READ:
+    list(sections_of(place, who, at))
+print(json.dumps([sorted(set(sys.modules) - loaded), MEMORY.misses - made]))
+"""
+
+
+def test_a_service_that_has_answered_nothing_has_loaded_and_read_what_its_first_screens_need(home, tmp_path):
+    import shutil
+    import subprocess
+
+    for name in ("data", "reports"):
+        shutil.copytree(home[0] / name, tmp_path / name)
+    shutil.copy(home[0] / "settings.ini", tmp_path)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
+    done = subprocess.run([sys.executable, "-c", STARTED], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [[], 0], "nothing is loaded, and nothing is computed, while somebody waits"
+
+
 @pytest.mark.skipif("CARNET_LONG" not in os.environ, reason="a minute: 'make soak' does it; every screen at 390 pixels is looked at below")
 def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     (folder, exchanges), (url, codes, audit) = home, served
@@ -614,7 +674,7 @@ def test_a_search_is_started_from_the_page_and_its_best_variation_is_drawn(look)
 
 
 def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(look, home, monkeypatch):
-    import trading.dashboard.app
+    import trading.dashboard.page_updates
     from trading.dashboard.components import PageSection
 
     page = look("trader", at="orders")
@@ -636,8 +696,8 @@ def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(loo
     first.fill(f"{float(was) / 2 + 0.00005:.5f}")
     page.click("#s-orders button:has-text('Amend the plan')")
     page.wait_for_selector("#notices .bad:has-text('no multiple of the step')")
-    sections = trading.dashboard.app.sections_of
-    monkeypatch.setattr(trading.dashboard.app, "sections_of", lambda *asked: iter([PageSection("new", "New", []), *sections(*asked)]))
+    sections = trading.dashboard.page_updates.sections_of
+    monkeypatch.setattr(trading.dashboard.page_updates, "sections_of", lambda *asked: iter([PageSection("new", "New", []), *sections(*asked)]))
     os.utime(home[0] / "settings.ini")
     page.wait_for_selector("#s-new")  # the whole screen was drawn again
     assert page.input_value("#s-orders [name=reason]") == "less of it", "what was refused stays as it was typed"

@@ -165,6 +165,8 @@ def serve(host, port, dashboard, rate, without_vault, tls_certificate, tls_key, 
                 click.echo(f"the job {one} of the portfolio {name} is still at work since an earlier start; the page and the API show and cancel it")
         start_logging()
         with runs_ready(Path(settings.run.data)):
+            if dashboard and hasattr(app.state, "warm_up"):
+                app.state.warm_up()
             run_server(app, taken, tls)
     finally:
         taken.close()

@@ -6,20 +6,19 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "request_of", "act"],
-    "app": [
-        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "activity_state",
-        "data_state", "page_component", "page_template", "mount",
-    ],
+    "ahead": ["LOOKS", "LIBRARIES", "READ", "MOMENT", "DRAWN", "Ahead", "Looks", "start_steps", "warm_up", "DrawAhead"],
+    "app": ["CONTENT_POLICY", "channel_class", "PageSession", "page_component", "draw_page", "page_template", "mount"],
     "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],
     "components": [
         "STAGE_STATES", "NAMES", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form", "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "profiles_of",
-        "render_page", "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "framed",
+        "profiles_of", "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "live_prices": ["newer_quotes", "quotes_state"],
     "page_sessions": ["detach_closed_pages"],
+    "page_updates": ["log", "POLL_SECONDS", "screen_message", "PageUpdates", "activity_state", "data_state"],
     "plan_requests": ["awaits_approval", "pending_plan", "plan_actions", "amend_form"],
     "screens_activity": ["QUIET", "loop_state", "loop_parts", "activity_screen"],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
@@ -33,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "charts", "components", "layout", "live_prices", "page_sessions", "plan_requests", "screens_activity",
-    "screens_analysis", "screens_books", "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
+    "actions", "ahead", "app", "charts", "components", "layout", "live_prices", "page_sessions", "page_updates", "plan_requests",
+    "screens_activity", "screens_analysis", "screens_books", "screens_market", "screens_research", "screens_settings", "screens_system",
+    "screens_trading",
 ])

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCREENS', 'STOP', 'Screen', 'sections_of', 'frame', 'status_line', 'stop_button', 'banner', 'first_sections',
-           'profiles_of', 'render_page', 'styles', 'viewer_from_request', 'parse_query']
+           'framed', 'profiles_of', 'render_page', 'styles', 'viewer_from_request', 'parse_query']
 
 # %% ../../nbs/16_dashboard/25_layout.ipynb #e970955d
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,7 +110,15 @@ def banner(place: Workspace, who: Viewer) -> Markup:
 # %% ../../nbs/16_dashboard/25_layout.ipynb #b637bfd1
 def first_sections(place: Workspace, who: Viewer, at: str) -> Markup:
     "Return the sections that can be shown at once."
-    return render_macro("loading") if SCREENS[at].slow else Markup("").join(map(frame, sections_of(place, who, at)))
+    return framed([], False) if SCREENS[at].slow else framed(sections_of(place, who, at))
+
+
+def framed(
+    sections: Iterable[PageSection],
+    whole: bool = True,  # all that there will be; False: more are on their way
+) -> Markup:
+    "Render sections with their frames.\n\nParameters\n----------\nsections : Iterable[PageSection]\nwhole : bool, default True\n    all that there will be; False: more are on their way\n\nReturns\n-------\nMarkup"
+    return Markup("").join(map(frame, sections)) + (Markup("") if whole else render_macro("loading"))
 
 
 def profiles_of(place: Workspace) -> list[str]:
@@ -126,8 +134,9 @@ def render_page(
     at: str = "today",  # the screen
     signout: str = "",  # where a form for signing out leads; empty: none is shown
     csrf: str = "",
+    sections: Markup | None = None,  # what is shown of the screen; None: what can be shown at once
 ) -> str:
-    "Render the whole page, without the head; settings that cannot be read are shown as an error.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nat : str, default 'today'\n    the screen\nsignout : str, default ''\n    where a form for signing out leads; empty: none is shown\ncsrf : str, default ''\n\nReturns\n-------\nstr"
+    "Render the whole page, without the head; settings that cannot be read are shown as an error.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nat : str, default 'today'\n    the screen\nsignout : str, default ''\n    where a form for signing out leads; empty: none is shown\ncsrf : str, default ''\nsections : Markup | None, default None\n    what is shown of the screen; None: what can be shown at once\n\nReturns\n-------\nstr"
     state = {"profile": "", "profiles": [], "status": render_macro("status", "", "", False, stop_button(who)), "banner": banner(place, who)}
     try:
         state |= {"profile": who.profile or current_settings(place).run.profile, "profiles": profiles_of(place), "status": status_line(place, who)}
@@ -138,7 +147,7 @@ def render_page(
     screen, screens = SCREENS[at], [(k, s.title) for k, s in SCREENS.items()]
     return page_templates().get_template("dashboard.html").render(
         at=at, title=screen.title, aside=screen.aside, screens=screens, user=who.user, role=who.role,
-        sections=first_sections(place, who, at), signout=signout, csrf=csrf, portfolio=who.portfolio, portfolios=sorted(who.portfolios), **state,
+        sections=first_sections(place, who, at) if sections is None else sections, signout=signout, csrf=csrf, portfolio=who.portfolio, portfolios=sorted(who.portfolios), **state,
     )
 
 

@@ -25,6 +25,13 @@ FRESH = 0.05  # seconds for which the times of the files are believed
 _KEPT = 2_048  # answers
 
 
+class _Making:
+    "An answer that is being made."
+
+    def __init__(self):
+        self.turn, self.askers = threading.RLock(), 0
+
+
 class QueryCache:
     "Answers of views, each with the state of the files it was made from."
 
@@ -32,6 +39,7 @@ class QueryCache:
         self._kept: OrderedDict[tuple, tuple[dict[str, object], Any]] = OrderedDict()
         self._stamps: dict[Workspace, tuple[float, dict[str, object]]] = {}
         self._lock = threading.RLock()
+        self._making: dict[tuple, _Making] = {}
         self.hits = self.misses = 0
 
     def stamp(self, place: Workspace) -> int:
@@ -62,10 +70,24 @@ class QueryCache:
         return known[1]
 
     def get(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
-        "Return a kept answer, or make it."
-        parts = self.parts(place)  # before it is made: a change meanwhile makes it old, not wrong
+        "Return a kept answer, or make it; who asks while another makes it waits for that one."
         if (known := self.peek(key, place)) is not None:
             return known
+        with self._lock:
+            making = self._making.setdefault(key, _Making())
+            making.askers += 1
+        try:
+            with making.turn:
+                return known if (known := self.peek(key, place)) is not None else self._made(key, place, make)
+        finally:
+            with self._lock:
+                making.askers -= 1
+                if not making.askers:
+                    self._making.pop(key, None)
+
+    def _made(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
+        "Make an answer and keep it."
+        parts = self.parts(place)  # before it is made: a change meanwhile makes it old, not wrong
         mine = ANSWER_PARTS.set(used := {"files"})
         try:
             answer = make()
