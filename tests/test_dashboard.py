@@ -401,6 +401,73 @@ def test_a_stop_is_above_every_screen_whatever_the_screen_waits_for_and_so_is_on
     let_go("health")
 
 
+def test_a_stop_of_the_page_waits_for_nothing_that_pages_are_at(look, home, served, people, monkeypatch):
+    from dataclasses import replace
+
+    import httpx
+
+    import trading.dashboard.charts
+    from trading.dashboard.components import PageSection
+    from trading.dashboard.layout import SCREENS
+    from trading.services.stops import engaged_switches
+    from trading.services.workspace import Workspace
+
+    (folder, _), held, hangs, chart = home, threading.Event(), threading.Event(), threading.Event()
+    place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+    entered = threading.Semaphore(0)
+
+    def waits(place, who):
+        "A screen that hangs from some moment on, until it is let go."
+        if hangs.is_set():
+            entered.release()
+            held.wait(300)
+        yield PageSection("one", "One", [("missing", "here")])
+
+    def no_chart(*asked):
+        chart.set()
+        held.wait(300)
+        raise ValueError("let go")
+
+    monkeypatch.setitem(SCREENS, "books", replace(SCREENS["books"], write=waits))
+    page = look("trader", at="books")
+    trade_again(page)
+    page.wait_for_selector("#carnet[data-live=yes] #s-one")
+    other = look("trader", at="markets")
+    monkeypatch.setattr(trading.dashboard.charts, "draw_chart", no_chart)
+    other.reload()
+    wait_until(lambda: other.wait_for_timeout(50) or chart.is_set())
+    cookies = {c["name"]: c["value"] for c in people("trader")["cookies"]}
+    ask = lambda: httpx.get(f"{served[0]}/?at=books", cookies=cookies, headers={"accept": "text/html"}, timeout=300, trust_env=False)  # noqa: E731
+    asking = [threading.Thread(target=ask, daemon=True) for _ in range(2 * (os.cpu_count() or 1) + 8)]
+    told = folder / "data" / "told.json"
+    try:
+        hangs.set()
+        for thread in asking:  # whoever else looks at it waits for it
+            thread.start()
+        for _ in asking:
+            assert entered.acquire(timeout=120)
+        told.write_text("{}")  # something has changed: the open page is drawn anew, and hangs in that
+        assert entered.acquire(timeout=120)
+        for one in (page, other):
+            one.click("header button:has-text('Stop trading')")
+            one.fill("#ask-reason", "nothing answers")
+            one.click("#ask-yes")
+            wait_until(lambda one=one: one.wait_for_timeout(50) or engaged_switches(place))
+            one.wait_for_selector("#notices :text('Trading is stopped for all')")
+            one.wait_for_selector("#banner :text('nothing answers')")
+            assert not held.is_set()
+            one.click("#banner button:has-text('Resume trading')")
+            one.fill("#ask-reason", "it was a test")
+            one.click("#ask-yes")
+            one.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
+    finally:
+        held.set()
+        told.unlink(missing_ok=True)
+    for thread in asking:
+        thread.join(300)
+    page.wait_for_selector("#s-one")
+
+
 def test_a_click_on_another_screen_does_not_wait_for_the_one_that_is_still_being_made(look, monkeypatch):
     from dataclasses import replace
 
