@@ -2138,6 +2138,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'trading.core.english.listed': ('00_core/english.html#listed', 'trading/core/english.py'),
                                       'trading.core.english.plural': ('00_core/english.html#plural', 'trading/core/english.py'),
                                       'trading.core.english.pluralize': ('00_core/english.html#pluralize', 'trading/core/english.py'),
+                                      'trading.core.english.price_change': ('00_core/english.html#price_change', 'trading/core/english.py'),
                                       'trading.core.english.sentence': ('00_core/english.html#sentence', 'trading/core/english.py'),
                                       'trading.core.english.spelled': ('00_core/english.html#spelled', 'trading/core/english.py'),
                                       'trading.core.english.with_article': ( '00_core/english.html#with_article',
