@@ -440,26 +440,32 @@ def test_a_stop_of_the_page_waits_for_nothing_that_pages_are_at(look, home, serv
     ask = lambda: httpx.get(f"{served[0]}/?at=books", cookies=cookies, headers={"accept": "text/html"}, timeout=300, trust_env=False)  # noqa: E731
     asking = [threading.Thread(target=ask, daemon=True) for _ in range(2 * (os.cpu_count() or 1) + 8)]
     told = folder / "data" / "told.json"
+
+    def stop(one) -> None:
+        "Stop trading and allow it again, while everything hangs."
+        one.click("header button:has-text('Stop trading')")
+        one.fill("#ask-reason", "nothing answers")
+        one.click("#ask-yes")
+        wait_until(lambda: one.wait_for_timeout(50) or engaged_switches(place))
+        one.wait_for_selector("#notices :text('Trading is stopped for all')")
+        one.wait_for_selector("#banner :text('nothing answers')")
+        assert not held.is_set()
+        one.click("#banner button:has-text('Resume trading')")
+        one.fill("#ask-reason", "it was a test")
+        one.click("#ask-yes")
+        one.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
+
     try:
         hangs.set()
-        for thread in asking:  # whoever else looks at it waits for it
+        told.write_text("{}")  # something has changed: the open page is drawn anew, and hangs in that
+        assert entered.acquire(timeout=120)
+        stop(page)
+        stop(other)  # it hangs in a chart
+        for thread in asking:  # whoever else looks at the screen waits for it
             thread.start()
         for _ in asking:
             assert entered.acquire(timeout=120)
-        told.write_text("{}")  # something has changed: the open page is drawn anew, and hangs in that
-        assert entered.acquire(timeout=120)
-        for one in (page, other):
-            one.click("header button:has-text('Stop trading')")
-            one.fill("#ask-reason", "nothing answers")
-            one.click("#ask-yes")
-            wait_until(lambda one=one: one.wait_for_timeout(50) or engaged_switches(place))
-            one.wait_for_selector("#notices :text('Trading is stopped for all')")
-            one.wait_for_selector("#banner :text('nothing answers')")
-            assert not held.is_set()
-            one.click("#banner button:has-text('Resume trading')")
-            one.fill("#ask-reason", "it was a test")
-            one.click("#ask-yes")
-            one.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
+        stop(page)
     finally:
         held.set()
         told.unlink(missing_ok=True)
@@ -517,8 +523,16 @@ def test_a_service_that_has_answered_nothing_has_loaded_and_read_what_its_first_
     import shutil
     import subprocess
 
-    for name in ("data", "reports"):
-        shutil.copytree(home[0] / name, tmp_path / name)
+    def copied() -> bool:
+        "Copy everything; a page that another test has left may still open and close a database meanwhile."
+        try:
+            for name in ("data", "reports"):
+                shutil.copytree(home[0] / name, tmp_path / name, dirs_exist_ok=True)
+        except shutil.Error:
+            return False
+        return True
+
+    wait_until(copied)
     shutil.copy(home[0] / "settings.ini", tmp_path)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
     done = subprocess.run([sys.executable, "-c", STARTED], cwd=tmp_path, env=environ, capture_output=True, text=True)

@@ -98,8 +98,14 @@ class PageSession(PageUpdates):
         values = {str(k): str(v) for k, v in values.items()} | {"key": str(data.get("key", ""))}
         brake = name in BRAKES
         do = lambda: act(self.place, self.stopper() if brake else self.who(), name, values, datetime.now(UTC), self.record)  # noqa: E731
+        if self.stopping and not brake:  # a stop waits for nothing, and whatever is asked after it waits for the stop
+            await asyncio.wait(list(self.stopping))
+        doing = asyncio.ensure_future(in_thread(BRAKE_THREADS, do) if brake else asyncio.to_thread(do))
+        if brake:
+            self.stopping.add(doing)
+            doing.add_done_callback(self.stopping.discard)
         try:
-            text, kind = await (in_thread(BRAKE_THREADS, do) if brake else asyncio.to_thread(do)), "good"
+            text, kind = await doing, "good"
         except NotSignedIn:
             raise
         except TradingError as error:

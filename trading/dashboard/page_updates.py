@@ -67,6 +67,7 @@ class PageUpdates:
         self.looked = time.monotonic()
         self.busy = False
         self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of each kind of message that is answered one after the other
+        self.stopping: set[asyncio.Future] = set()  # stops that are being done
         self.known: tuple[float, Viewer] | None = None  # who looked last, and when
         self.stops, self.banners = latest_stops(place), 0  # the stops that the banner tells, how often it was told beside the screens
 
