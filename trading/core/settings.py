@@ -102,7 +102,7 @@ def read_environment(environ: Mapping[str, str]) -> Found:
 @lru_cache(maxsize=64)  # a page asks for the settings of each profile, again and again
 def _parse_ini(text: str, name: str) -> dict[str, dict[str, tuple[str, int]]]:  # section → key → value and line
     "Parse a settings file."
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # a file that an editor began with a mark of its order of bytes
     parser = configparser.ConfigParser(interpolation=None, strict=True, default_section="\0")  # no section counts for all others
     parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
     try:
