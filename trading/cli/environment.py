@@ -23,7 +23,7 @@ from ..core.errors import TradingError
 def settings_command(profile, as_json) -> None:
     "Show the settings in force and where each came from."
     from trading.core.resources import share_path
-    from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, profiles_in
+    from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, odd_profiles, profiles_in
 
     from trading.services.settings_control import check_words
 
@@ -41,6 +41,9 @@ def settings_command(profile, as_json) -> None:
     if as_json:
         return print_json([dict(zip(("setting", "value", "from", "meaning"), row, strict=True)) for row in rows])
     print_rows(("setting", "value", "from", "meaning"), rows)
+    own = Path("settings.ini")
+    for note in odd_profiles(own.read_text(encoding="utf-8-sig")) if own.exists() else ():
+        print_line(f"note: settings.ini: {note}")
     return print_line(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}")
 
 # %% ../../nbs/17_cli/06_environment.ipynb #f3bd6b85
