@@ -245,7 +245,10 @@ def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_p
     asked = json.dumps(told | {"settings": loud.model_dump(mode="json"), "hash": loud.hash}, default=str).encode() + b"\n" + table.getvalue()
     with decision_world.TrainedAhead(loud, closes, asked) as ahead:
         there, _ = ahead.of(made[0][0], "")
-        assert len(there.held) and there.version != made[0][2][0].version
+        run = decision_world._told_world(BytesIO(asked))[0].open(weeks[made[0][0]], weeks[made[0][0]])
+        here, _ = steps.train_and_judge(run, weeks[made[0][0]])
+        assert here.version == there.version != made[0][2][0].version, "a function of one's own gives a model one name in every process"
+        pd.testing.assert_frame_equal(there.held, here.held, check_exact=True)
     with decision_world.TrainedAhead(settings, closes, given) as ahead:
         ahead.process.kill()
         assert ahead.due and ahead.of(made[0][0], "") is None and not ahead.due, "it is trained here then"

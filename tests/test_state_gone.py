@@ -17,6 +17,7 @@ from trading.core.types import Event
 from trading.pipeline.run_record import Run
 from trading.services.alerting import list_alerts, open_outbox
 from trading.services.launching import begin_run, execute_run
+from trading.services.queries_portfolio import portfolio
 from trading.services.queries_system import alert_history
 from trading.services.workspace import Workspace
 
@@ -79,6 +80,23 @@ def test_a_run_on_broken_books_ends_before_its_first_stage(place, tmp_path):
     with pytest.raises(LedgerError, match="ledger.sqlite"):
         execute_run(run, place)
     assert all(s.status == "pending" for s in Run(run.folder).record.stages) and not (tmp_path / "data" / "bars").exists()
+
+
+def test_books_that_grow_while_somebody_reads_a_long_list_are_not_called_cut_off(place, tmp_path):
+    from trading.services.query_cache import MEMORY
+    from trading.services.workspace import ledger_for_reading
+
+    ledger, here = opened(place), Workspace(tmp_path / "data", tmp_path / "reports")
+    events = ledger_for_reading(here)._table.select(("seq",))  # another thread of the service, in the middle of a list
+    assert next(iter(events)) == (1,)
+    ledger.append(Event("note", "paper-sample", DAY, {"who": "ann", "text": "written meanwhile"}))
+    MEMORY.forget()
+    assert portfolio(here)["missing"].startswith("the account paper-sample has no value yet"), "and not that the ledger should be restored"
+    ledger.close()
+    file = head_file(here.ledger)  # what is cut off is found all the same
+    file.write_text(file.read_text().replace("3 ", "9 ", 1))
+    MEMORY.forget()
+    assert "restore" in portfolio(here)["missing"]
 
 
 def test_a_missing_witness_is_told_once_and_then_there_again(place, tmp_path):

@@ -9,7 +9,7 @@ __all__ = ['LEDGER_SCHEMA', 'WAY_BACK', 'LedgerError', 'head_file', 'write_head'
 # %% ../../nbs/08_accounting/12_event_table.ipynb #58297559
 import sqlite3
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, suppress
 from heapq import merge
 from itertools import islice
 from pathlib import Path
@@ -81,7 +81,11 @@ def check_head(path: Path, known: tuple[int, str] | None, table: "SqliteEvents")
     "Raise `LedgerError` when a ledger does not hold the event that was remembered as its last."
     if known is None:
         return
-    found = next(iter(table.select(("hash",), after=known[0] - 1, upto=known[0])), None)
+    asked = ("hash",), None, None, None, None, known[0] - 1, known[0]
+    found = next(iter(table.select(*asked)), None)
+    if found is None and path.is_file():  # as long as another thread reads through this connection it sees an older state of the file
+        with suppress(sqlite3.Error), closing(open_readonly(path, timeout=30)) as fresh:
+            found = next(iter(SqliteEvents(fresh).select(*asked)), None)
     kept = f"if nothing newer is left, move {head_file(path).name} away, and what came after is lost"
     if found is None:
         raise LedgerError(f"the ledger {path.name} ends at event {table.end()[0]} and {known[0]} were written to it; {WAY_BACK}; {kept}")

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
     "editions": ["EDITIONS", "edition_days", "span_words", "finished_days"],
-    "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
+    "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence", "price_change"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "status_of",

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ..core.carried_prices import span_text
-from ..core.english import plural, sentence
+from ..core.english import plural, price_change, sentence
 from ..core.errors import BadInput
 from .evidence import Skill, measure_skill, standing_forecasts
 from .feedback import FeedbackState
@@ -100,7 +99,8 @@ def describe_decisions(
         return ("The forecast filter was not applied, so no forecast moves a weight.",)
     done = sorted((d for d in made.decisions if d.side != "hold"), key=lambda d: (-abs(d.size * d.expected_return), d.symbol))
     share = lambda v: f"{v * 100:.0f}\u00a0%" if v >= 0.095 else f"{v * 100:.1f}\u00a0%"  # noqa: E731
-    names = ", ".join(f"{d.side} {d.symbol} {over(d.horizon)} ({share(d.size)} of {np.expm1(d.expected_return) * 100:+.1f}\u00a0%)" for d in done[:5])
+    move = lambda v: price_change(v, "\u00a0")  # noqa: E731
+    names = ", ".join(f"{d.side} {d.symbol} {over(d.horizon)} ({share(d.size)} of {move(d.expected_return)})" for d in done[:5])
     said = f": {names}{' and others' if len(done) > 5 else ''}" if done else ""
     asked = (gates.confidence, gates.reward_to_risk) != (0.5, 1.0)
     needed = f" (asked for: probability ≥ {share(gates.confidence)}, reward/risk ≥ {gates.reward_to_risk:g})" if asked else ""

@@ -384,12 +384,11 @@ def score_horizon(
     luck = diebold_mariano((losses[rival] - ours).groupby(level="timestamp").mean(), steps)
     rmse, rmse_naive = ours.mean() ** 0.5, losses[rival].mean() ** 0.5
     better = bool(luck.mean > 0 and luck.p < doubt)
-    change = 100 * abs(1 - rmse / rmse_naive)
+    size = f"its error is {100 * abs(1 - rmse / rmse_naive):.2f} % {'smaller' if luck.mean > 0 else 'larger'}" if rmse_naive > 0 else "that one made no error, no price moved"
     verdict = (
-        f"better than the naive forecast ({rival}): its error is {change:.2f} % smaller, and luck alone does that with p = {luck.p:.3f}"
+        f"better than the naive forecast ({rival}): {size}, and luck alone does that with p = {luck.p:.3f}"
         if better
-        else f"not shown to be better than the naive forecast ({rival}): its error is {change:.2f} % "
-        f"{'smaller' if luck.mean > 0 else 'larger'} (p = {luck.p:.2f})"
+        else f"not shown to be better than the naive forecast ({rival}): {size} (p = {luck.p:.2f})"
     )
     moved, right = truth != 0, np.sign(truth) == np.sign(expected)
     return {

@@ -9,7 +9,7 @@ __all__ = ['ALERT_LEVELS', 'AlertRule', 'read_rules', 'Alert', 'AlertPolicy', 'E
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #0be30c89
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -86,11 +86,12 @@ class AlertPolicy(Value):
 
 @dataclass(frozen=True)
 class Evaluation:
-    "What came of looking at the facts once.\n\nParameters\n----------\nalerts : tuple[Alert, ...]\nstate : dict[str, dict[str, Any]]\n    to be handed in next time; JSON\nunknown : tuple[str, ...]\n    facts that a rule asks for and nobody delivered"
+    "What came of looking at the facts once.\n\nParameters\n----------\nalerts : tuple[Alert, ...]\nstate : dict[str, dict[str, Any]]\n    to be handed in next time; JSON\nunknown : tuple[str, ...]\n    facts that a rule asks for and nobody delivered\nnotes : tuple[str, ...], default ()\n    what is not known of what was told before"
 
     alerts: tuple[Alert, ...]
     state: dict[str, dict[str, Any]]  # to be handed in next time; JSON
     unknown: tuple[str, ...]  # facts that a rule asks for and nobody delivered
+    notes: tuple[str, ...] = ()  # what is not known of what was told before
 
 
 def quiet_until(
@@ -121,9 +122,10 @@ def evaluate(
     now: datetime,  # UTC
     policy: AlertPolicy = AlertPolicy(),
     market: str = "",  # whose symbols these are, for example the profile: the same symbol with other bars is another thing
+    whose: Callable[[str], Collection[str]] = lambda key: (),  # a symbol → the markets that may have told of it before they were told apart
 ) -> Evaluation:
-    "Return the alerts that the facts deserve now, and the memory for the next time.\n\nParameters\n----------\nrules : Iterable[AlertRule]\nfacts : Mapping[str, Any]\n    name → a number, or one for each key; 'words': fact → key → what a run itself said\nstate : Mapping[str, Mapping[str, Any]]\n    what the last evaluation returned\nnow : datetime\n    UTC\npolicy : AlertPolicy, default AlertPolicy()\nmarket : str, default ''\n    whose symbols these are, for example the profile: the same symbol with other bars is another thing\n\nReturns\n-------\nEvaluation"
-    memory, alerts, unknown = {k: dict(v) for k, v in state.items()}, [], []
+    "Return the alerts that the facts deserve now, and the memory for the next time.\n\nParameters\n----------\nrules : Iterable[AlertRule]\nfacts : Mapping[str, Any]\n    name → a number, or one for each key; 'words': fact → key → what a run itself said\nstate : Mapping[str, Mapping[str, Any]]\n    what the last evaluation returned\nnow : datetime\n    UTC\npolicy : AlertPolicy, default AlertPolicy()\nmarket : str, default ''\n    whose symbols these are, for example the profile: the same symbol with other bars is another thing\nwhose : Callable[[str], Collection[str]], default lambda key: ()\n    a symbol → the markets that may have told of it before they were told apart\n\nReturns\n-------\nEvaluation"
+    memory, alerts, unknown, notes = {k: dict(v) for k, v in state.items()}, [], [], []
     for rule in rules:
         given = facts.get(rule.fact)
         values = dict(given) if isinstance(given, Mapping) else {"": given}
@@ -135,14 +137,26 @@ def evaluate(
         for key, value in values.items():
             if key not in missing:
                 place = f"{rule.name}|{key}{behind}"
-                if behind and place not in memory and f"{rule.name}|{key}" in memory:  # of before markets were told apart
-                    memory[place] = memory.pop(f"{rule.name}|{key}")
+                if behind and place not in memory and f"{rule.name}|{key}" in memory:
+                    notes += _take_over(memory, rule.name, key, market, sorted(whose(key)))
                 told = _step(rule, memory, place, rule.broken(value), now, policy)
                 if told:
                     said.setdefault(told, {})[key] = value
         reasons = (facts.get("words") or {}).get(rule.fact, {})
         alerts += [_alert(rule, status, level, found, now, policy, reasons, behind) for (status, level), found in said.items()]
-    return Evaluation(tuple(sorted(alerts, key=lambda a: -ALERT_LEVELS.index(a.level))), memory, tuple(dict.fromkeys(unknown)))
+    return Evaluation(tuple(sorted(alerts, key=lambda a: -ALERT_LEVELS.index(a.level))), memory, tuple(dict.fromkeys(unknown)), tuple(notes))
+
+
+def _take_over(memory: dict, rule: str, key: str, market: str, others: list[str]) -> list[str]:  # what a person should know
+    "Give what was remembered before markets were told apart to the only one that it can be of; nobody goes on with what may be another's."
+    if others and market not in others:
+        return []  # it waits for the one that it is of
+    old = memory.pop(f"{rule}|{key}")
+    if others in ([], [market]):
+        memory[f"{rule}|{key}|{market}"] = old
+        return []
+    told = f"the alert {rule!r} of {key} was told before profiles were told apart, and whether {' or '.join(others)} told it is not known"
+    return [f"{told}: it is told anew where it holds"] if old["open"] else []
 
 
 def _step(rule: AlertRule, memory: dict, place: str, broken: bool, now: datetime, policy: AlertPolicy) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.calendars import bars_a_year
 from ..core.carried_prices import span_text
+from ..core.english import price_change
 from ..core.errors import BadInput
 from .estimators import check_return_frame, covariance
 from .policies import Policy, exposure, read_views
@@ -84,5 +85,5 @@ class LongShortPolicy(Policy):
         if abs(weight) > self.level.max_weight - 1e-6:
             said += f"; at its maximum of {self.level.max_weight:.0%}"
         if not np.isnan(view["expected"]):
-            said += f"; forecast {np.expm1(view['expected']):+.1%} over {span_text(self.horizon, self.timeframe)}, of which {view['confidence']:.0%} counts"
+            said += f"; forecast {price_change(view['expected'])} over {span_text(self.horizon, self.timeframe)}, of which {view['confidence']:.0%} counts"
         return said + (f"; from {before:.1%}" if before is not None else "")

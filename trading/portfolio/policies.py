@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..core.carried_prices import span_text
 from ..core.calendars import bars_a_year
+from ..core.english import price_change
 from ..core.errors import BadInput, MissingData
 from .base import Optimizer
 from .constraints import UNGROUPED, Limits, resolve_limits
@@ -292,7 +293,7 @@ class Policy(Shown):
         neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
             e, c = seen[i]
-            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)}, of which {c:.0%} counts"
+            told = "" if np.isnan(e) else f"forecast {price_change(e)} over {span_text(self.horizon, self.timeframe)}, of which {c:.0%} counts"
             if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue

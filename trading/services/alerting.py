@@ -10,15 +10,17 @@ __all__ = ['collect_day_facts', 'collect_background_facts', 'collect_alert_facts
 # %% ../../nbs/13_services/00_alerting.ipynb #5a4e2088
 import json
 import os
+import re
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import MissingData, TradingError
-from ..core.settings import Settings
+from ..core.settings import Settings, load_settings
 from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels, recent, retry_failed
 from ..pipeline.run_record import Run, RunRecord
@@ -151,6 +153,20 @@ def _named(found: Evaluation, portfolio: str) -> Evaluation:
     return replace(found, alerts=tuple(a.but(title=f"{portfolio}: {a.title}") for a in found.alerts)) if portfolio else found
 
 
+def _followers(settings: Settings, symbol: str) -> list[str]:
+    "Return the profiles that have run in the folder of the reports and follow a symbol."
+    own = Path(settings.run.data) / "settings.ini" if _portfolio(settings) else None
+    places = {"run.data": settings.run.data, "run.reports": settings.run.reports}
+    runs = {m[1] for f in Path(settings.run.reports).glob("*_*_*") if (m := re.fullmatch(r"\d{4}-\d\d-\d\d_(.+)_\d+", f.name))}
+    found = []
+    for profile in sorted(runs | {settings.run.profile}):
+        with suppress(TradingError):  # a profile that is no more
+            other = settings if profile == settings.run.profile else load_settings(profile, places, own if own and own.exists() else None)
+            if symbol in other.market.symbols:
+                found.append(profile)
+    return found
+
+
 def dispatch_alerts(
     settings: Settings,
     facts: Mapping[str, Any],
@@ -162,11 +178,11 @@ def dispatch_alerts(
     outbox = open_outbox(settings)
     try:
         rules, policy, portfolio = read_rules(settings.alert_rules), policy_of_alerts(settings), _portfolio(settings)
-        found = outbox.record(lambda state: _named(evaluate(rules, facts, state, now, policy, settings.run.profile), portfolio), channels)
+        found = outbox.record(lambda state: _named(evaluate(rules, facts, state, now, policy, settings.run.profile, partial(_followers, settings)), portfolio), channels)
         results = deliver(outbox, channels, now)
     finally:
         outbox.close()
-    return found, results, [*problems, *(f"alert channel {r.channel}: {r.detail}; it is tried again" for r in results if not r.ok)]
+    return found, results, [*problems, *found.notes, *(f"alert channel {r.channel}: {r.detail}; it is tried again" for r in results if not r.ok)]
 
 
 def after_run(
@@ -244,7 +260,7 @@ def preview_alerts(
 
     facts = collect_alert_facts(run, settings_of(run).model_copy(update={"run": settings.run}), now)
     with closing(open_outbox(settings)) as outbox:
-        found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings), run.record.profile)
+        found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings), run.record.profile, partial(_followers, settings))
     return found, *channels_of(settings)
 
 
