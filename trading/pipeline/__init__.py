@@ -17,6 +17,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "FEWEST_AHEAD", "FEWEST_TRAINED", "StoreVersions", "pending_file", "World", "search_due", "searches_told", "whole_lines",
         "serve_trainings", "TrainedAhead", "serve_forecasts", "ForecastsAhead",
     ],
+    "factory": [
+        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
+        "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
+        "policy_of",
+    ],
     "forecast_review": [
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "lost_promotion",
         "forecasts_before", "last_review", "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
