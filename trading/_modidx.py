@@ -648,6 +648,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'trading/api/idempotency.py'),
                                          'trading.api.idempotency.IdempotencyStore._ask': ( '15_api/idempotency.html#idempotencystore._ask',
                                                                                             'trading/api/idempotency.py'),
+                                         'trading.api.idempotency.IdempotencyStore._tidy': ( '15_api/idempotency.html#idempotencystore._tidy',
+                                                                                             'trading/api/idempotency.py'),
                                          'trading.api.idempotency.IdempotencyStore._wait_for_disk': ( '15_api/idempotency.html#idempotencystore._wait_for_disk',
                                                                                                       'trading/api/idempotency.py'),
                                          'trading.api.idempotency.IdempotencyStore._work': ( '15_api/idempotency.html#idempotencystore._work',
