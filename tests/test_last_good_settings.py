@@ -10,12 +10,13 @@ from starlette.testclient import TestClient
 
 from trading.api.app import make_app
 from trading.cli.main import main
-from trading.core.errors import BadSettings
+from trading.core.errors import BadSettings, Busy, TradingError
 from trading.dashboard.components import Viewer
 from trading.dashboard.layout import render_page
 from trading.security.audit_log import AuditLog
 from trading.security.sessions import Authenticator
 from trading.services.commands import Actor, Context, perform
+from trading.services.portfolios import add_portfolio
 from trading.services.workspace import Workspace, current_settings, settings_in_force
 from trading.testing.sample_runs import make_sample_runs
 
@@ -119,3 +120,57 @@ def test_the_terminal_names_the_line_and_the_watch_goes_on(place, monkeypatch):
     assert watched.exit_code == 0 and "line 2" in watched.output and "last good settings" in watched.output
     listed = run.invoke(main, ["kill", "--reset", "--who", "ann", "--account", "paper-sample", "over"])
     assert listed.exit_code == 0, listed.output
+
+
+def test_eight_people_change_settings_at_once_and_each_is_done_or_told_to_try_again(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from trading.core.settings_edit import check_text
+
+    file, names = tmp_path / "settings.ini", ("max_weight", "min_cash", "max_turnover", "max_drawdown")
+    file.write_text("[limits]\nmax_weight = 0.5\n")
+    place = Workspace(tmp_path / "data", tmp_path / "reports", file)
+
+    def change(n: int) -> str:
+        try:
+            return perform("change-settings", {"changes": {f"limits.{names[n % 4]}": f"0.{n + 11}"}}, Context(place, Actor("ann")), None).text
+        except TradingError as error:
+            assert isinstance(error, Busy), error  # somebody else was faster, and nothing else can be wrong
+            return ""
+
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(change, range(16)))
+        texts = ["[limits]\nmax_weight = 0.4\n", "[limits]\nmax_weight = banana\n"] * 8  # each judged by itself
+        judged = list(threads.map(lambda text: _judged(check_text, text, file, BadSettings), texts))
+    assert any(told) and judged == [True, False] * 8
+    assert {f.name for f in tmp_path.iterdir() if f.name.startswith(".settings.ini.")} <= {".settings.ini.lock", ".settings.ini.former"}
+
+
+def _judged(check, text, file, wrong) -> bool:
+    try:
+        check(text, file)
+    except wrong as error:
+        assert "banana" in str(error)
+        return False
+    return True
+
+
+def test_a_settings_file_keeps_its_rights_and_a_link_to_one_stays_a_link(tmp_path):
+    real, file = tmp_path / "versioned.ini", tmp_path / "settings.ini"
+    real.write_text("[limits]\nmax_weight = 0.5\n")
+    real.chmod(0o640)
+    file.symlink_to(real)
+    place = Workspace(tmp_path / "data", tmp_path / "reports", file)
+    perform("change-settings", {"changes": {"limits.max_weight": "0.4"}}, Context(place, Actor("ann")), None)
+    assert file.is_symlink() and "0.4" in real.read_text() and real.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_folders_of_a_portfolio_are_no_setting(tmp_path):
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    family = add_portfolio(place, "family")
+    before = family.settings.read_text()
+    for name, where in (("run.data", "../../../elsewhere"), ("run.reports", str(place.reports))):
+        with pytest.raises(TradingError, match=f"{name} of a portfolio is its own folder"):
+            perform("change-settings", {"changes": {name: where}}, Context(family, Actor("fay"), "family"), None)
+    assert family.settings.read_text() == before

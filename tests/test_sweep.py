@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from trading.backtest.engine import FIGURES, backtest
-from trading.backtest.strategies import BollingerBreakout, Donchian, MaCross, RsiReversion, TargetWeights
+from trading.backtest.strategies import BollingerBreakout, Donchian, FunctionStrategy, MaCross, RsiReversion, Strategy, TargetWeights
 from trading.backtest.sweep import sweep
+from trading.backtest.trial_register import TrialRegister
 from trading.core.bars import bars_from
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput
@@ -249,3 +250,38 @@ def test_a_class_that_does_not_tell_its_parameters_is_one_sentence():
 
     with pytest.raises(BadInput, match="Foreign does not tell its parameters; derive it from Strategy"):
         sweep(sample_bars("stocks").iloc[:100], Foreign, {"fast": [1, 2]}, register=False)
+
+
+class TwoOfSix(Strategy):
+    "Trades the last symbols of six only."
+
+    def __init__(self, n=5, k=2):
+        self.n, self.k = n, k
+
+    def universe(self, bars):
+        return ["QQQ", "SPY", "USO"][: self.k]
+
+    def signals(self, bars):
+        close = bars["close"]
+        return (close > close.rolling(self.n).mean()).astype(int)
+
+
+def test_symbols_outside_the_universe_of_a_variation_have_no_figures_and_the_others_their_own(tmp_path):
+    bars, register = sample_bars("etfs").iloc[-260:], TrialRegister(tmp_path / "trials.sqlite")
+    found = sweep(bars, TwoOfSix, {"n": [5, 8], "k": [1, 3]}, progress=False, register=register, workers=1, metrics=["total_return"])["total_return"]
+    for n in (5, 8):
+        for k in (1, 3):
+            part, own = found.loc[n, k], backtest(bars, TwoOfSix(n, k), register=False, shared=False).accounts
+            assert list(part.dropna().index) == list(own), "the others are not traded, and nothing is made up for them"
+            assert np.allclose(part.dropna(), own.iloc[-1] / (10_000 / own.shape[1]) - 1, rtol=0, atol=1e-12)
+
+
+def test_bars_that_a_strategy_wrote_into_are_looked_at_again():
+    bars = sample_bars("etfs").iloc[-60:].copy()
+
+    def weights(given):
+        given.iloc[30, given.columns.get_loc(("close", "SPY"))] = -5.0
+        return pd.DataFrame(1 / 6, given.index, sorted(set(given.columns.get_level_values(1))))
+
+    with pytest.raises(BadInput, match=r"SPY: close is -5.0 .* a price must be above zero"):
+        backtest(bars, FunctionStrategy(weights, "weights"), register=False)

@@ -102,7 +102,8 @@ class EventLog:
 
     def _keep_nothing(self) -> None:
         "Begin without anything kept; readers in several threads share it."
-        self.__dict__.setdefault("_lock", RLock())  # one for the life of the log: whoever holds it must not be passed
+        if not hasattr(self, "_lock"):
+            self._lock = RLock()  # one for the life of the log: whoever holds it must not be passed
         self._newest: dict[tuple, tuple[int, dict]] = {}  # by account, kind and field
         self._counts: dict[tuple, tuple[int, int]] = {}  # by account and kinds: up to which event was counted, and how many there were
 

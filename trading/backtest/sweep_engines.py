@@ -159,7 +159,8 @@ def run_accounts(
     if ("all", "market") not in job.laid:  # no symbol's own arrays have a word beside them
         job.laid["all", "market"] = make_market(job.bars, job.fill, job.account.negative_prices)
     market, cells = job.laid["all", "market"], job.cells.count if job.cells else 0
-    out, worth = np.empty((hi - lo, len(job.symbols), len(FIGURES))), np.empty((hi - lo, len(job.symbols), cells))
+    out = np.full((hi - lo, len(job.symbols), len(FIGURES)), np.nan)  # a symbol outside the universe of a variation has no account
+    worth = np.full((*out.shape[:2], cells), job.costs.cash)
     whole, rules, kept = _Accounts(market, job), None, None
     own: dict | None = None
     varied = [n for n in job.grid.values if n not in job.strategy.get_params()]
@@ -171,6 +172,7 @@ def run_accounts(
             own, strategy = mine, copy.copy(job.strategy).set_params(**mine)
             bars, signals, weights = _said(job, strategy)
             there = whole if bars is job.bars else _Accounts(make_market(bars, job.fill, job.account.negative_prices), job)
+            places = [0] if job.symbols == ["all"] else [job.symbols.index(s) for s in there.market.symbols]
         trade = own_rules(strategy, bars, given)
         if signals is None and weights is None:
             run = run_events(bars, there.market, strategy, job.costs, trade, job.account)
@@ -182,7 +184,7 @@ def run_accounts(
                 kept = *kept[:2], (ask_positions(signals, there.market.planes[0]), kept[2][1])
             kept = (*kept[:3], signals)
             found = there.run(trade, *kept[2])
-        for n, (value, gross, orders, trades) in enumerate(found):
+        for n, (value, gross, orders, trades) in zip(places, found, strict=True):
             run_figures(value, gross, orders, trades, job.costs.cash, float(job.periods), out[k, n])
             if cells:
                 worth[k, n] = _at_cells(job, bars.index, value)

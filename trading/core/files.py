@@ -7,6 +7,8 @@ __all__ = ['write_atomic', 'lock_folder', 'folder_at_work']
 
 # %% ../../nbs/00_core/20_files.ipynb #b7fb5607
 import os
+import stat
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +21,15 @@ def write_atomic(
     path: Path,
     content: bytes,
 ) -> None:
-    "Write a file whole or not at all; a full or locked disk is named."
+    "Write a file whole or not at all, with the rights that it had; a full or locked disk is named."
     if not path.name or path.is_dir():
         raise BadInput(f"{str(path)!r} is a folder; name a file")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # threads of a service write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as target:
+            if path.exists():
+                os.chmod(beside, stat.S_IMODE(path.stat().st_mode))  # before the first byte
             target.write(content)
             target.flush()
             os.fsync(target.fileno())  # else the name may be on the disk before the content when the power goes

@@ -64,6 +64,8 @@ def attribute(
     member = np.array([[groups.get(s) == g for g in names] for s in symbols], dtype=float)
     r, at = np.where(held, r, 0.0), names.index(CASH_GROUP)
     weight, other, part, theirs = p @ member, b @ member, (p * r) @ member, (b * r) @ member
+    for w, net in ((p, weight), (b, other)):
+        net[np.abs(net) <= 1e-12 * (np.abs(w) @ member)] = 0.0  # what rounding leaves of a group that is long and short alike
     idle = np.zeros(len(p)) if cash_returns is None else cash_returns.reindex(weights.index).to_numpy(dtype=float)
     if not np.isfinite(idle).all():
         raise MissingData(f"the return of cash is missing at {weights.index[~np.isfinite(idle)][0]}; attribution needs every period")

@@ -16,11 +16,12 @@ from pydantic import AfterValidator, Field
 
 from ..core.errors import BadSettings, Refused
 from ..core.resources import share_path
-from ..core.settings import load_settings
-from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, chosen_profile, differences
+from ..core.settings import load_settings, odd_profiles
+from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, chosen_profile, differences, written_settings
 from ..core.types import stable_hash
 from ..pipeline.launch import check_words
 from ..pipeline.named_sleeves import named_sleeves
+from .access import main_workspace
 from .commands import Context, Done, CommandRequest, command
 from .queries_system import decide
 from .workspace import Workspace, current_settings
@@ -74,7 +75,12 @@ def _differences(workspace: Workspace, text: str) -> dict:
         old = check_text(before, file)
     except BadSettings:  # what stands there cannot be read, so everything is new
         old = {}
-    return {"settings": differences(old, new, (chosen_profile(before), chosen_profile(text))), "text": None}
+    found = differences(old, new, (chosen_profile(before), chosen_profile(text)))
+    former = written_settings(before)
+    moved = [n for n, value in written_settings(text).items() if n.rpartition(":")[2] in ("run.data", "run.reports") and former.get(n) != value]
+    if moved and main_workspace(workspace).data != workspace.data:
+        raise Refused(f"{moved[0]} of a portfolio is its own folder, which no setting moves; leave it out. Nothing was changed.")
+    return {"settings": found, "text": None}
 
 
 def _change(request: ChangeSettings, context: Context) -> dict:
@@ -117,7 +123,7 @@ def replace_settings(request: ReplaceSettings, context: Context) -> Done:
     if request.before is not None and request.before != version_of(former):
         raise Refused("somebody else has changed the settings in the meantime; reload and make your change again. Nothing was changed.")
     changed = apply_settings(request.text.replace("\r\n", "\n"), file, context.now, former)
-    return Done(text=_sentence(changed), details=changed)
+    return Done(text=" ".join((*(f"Note: {note}" for note in odd_profiles(request.text)), _sentence(changed))), details=changed)
 
 
 def _as_written(value) -> str:
@@ -131,6 +137,8 @@ def _sentence(changed: dict) -> str:
     "Say what is different now."
     where = lambda change: f" ({change['profile']})" if change["profile"] else ""  # noqa: E731
     lines = [f"{c['setting']}{where(c)}: {_as_written(c['old'])} → {_as_written(c['new'])}" for c in changed["changes"]]
+    if not changed["hash_before"]:
+        return "The settings are saved; the next run uses them. What stood there could not be read."
     return "\n".join(["The settings are saved; the next run uses them." if lines else "Nothing is different.", *lines])
 
 # %% ../../nbs/13_services/43_settings_control.ipynb #32b7ea24
