@@ -7749,6 +7749,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/services/maintenance.py'),
                                               'trading.services.maintenance._audit_problems': ( '13_services/maintenance.html#_audit_problems',
                                                                                                 'trading/services/maintenance.py'),
+                                              'trading.services.maintenance._ending_keys': ( '13_services/maintenance.html#_ending_keys',
+                                                                                             'trading/services/maintenance.py'),
                                               'trading.services.maintenance._feedback_problems': ( '13_services/maintenance.html#_feedback_problems',
                                                                                                    'trading/services/maintenance.py'),
                                               'trading.services.maintenance._paper_problems': ( '13_services/maintenance.html#_paper_problems',
