@@ -281,7 +281,6 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
     for account in _chosen(request.accounts, known_accounts(context.workspace)[0]):
         switch, ended = account_switch(context.workspace, account), []
         stopped = switch.engaged
-        switch.reset(context.actor.user, request.reason, context.now)
         if has_ledger(context.workspace):
             ledger = ledger_for_writing(context.workspace)
             try:
@@ -291,6 +290,7 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
                     ended.append(one)
             finally:
                 ledger.close()
+        switch.reset(context.actor.user, request.reason, context.now)  # last: what fails before leaves the account stopped
         lines.append(f"{account}: trading {'is allowed again' if stopped or ended else 'was not stopped, and is allowed'}" + (f", and safe mode has ended for {listed(ended)}" if ended else ""))
     mark_reports(context.workspace)
     return Done(text="\n".join(lines), details={"accounts": request.accounts, "engaged": False})
