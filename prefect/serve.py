@@ -4,18 +4,21 @@ The table of what is scheduled stands in `trading.services.flow_runs`; `carnet s
 have workers of their own.
 """
 
-import logging
+import asyncio
+import os
+import signal
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
+from httpx import HTTPError
 from prefect import serve
-from prefect._internal import observers
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.exceptions import ObjectNotFound
 from prefect.runner import _scheduled_run_poller
 from prefect.schedules import Cron
-from prefect.utilities.services import critical_service_loop
 
+from trading.core.errors import BadInput, VenueUnreachable
 from trading.core.settings import Settings
 from trading.pipeline.launch import load_flow
 from trading.services.flow_runs import SCHEDULED, cron_lines
@@ -29,17 +32,22 @@ def jobs(settings: Settings) -> dict[str, tuple[Any, str]]:
     return {job: (getattr(load_flow(file), flow), times[job]) for job, (file, flow) in SCHEDULED.items()}
 
 
-def patient() -> None:
-    "Let the loops of a runner wait for a server that restarts, with a sentence instead of tracebacks; they would end after half a minute."
-    waiting = partial(critical_service_loop, consecutive=1_000_000)
-    for module in (_scheduled_run_poller, observers):
-        module.critical_service_loop = waiting
+def serve_pool(pool: str) -> Iterator[str]:
+    "Work for a pool of a Prefect server, as its own worker does, and wait for a server that restarts."
+    from prefect.workers import base
+    from prefect.workers.process import ProcessWorker
 
-    def plain(record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
-        return True
-
-    logging.getLogger("prefect.FlowRunCancellingObserver").addFilter(plain)
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_work_pool(pool)
+    except ObjectNotFound as error:
+        raise BadInput(f"the server has no pool {pool[:60]!r}; make it with: prefect work-pool create {pool[:60]} --type process") from error
+    except HTTPError as error:
+        raise VenueUnreachable(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer: {error or type(error).__name__}") from error
+    load_flow("watch").patient(base)
+    yield f"working for the pool {pool}; end with Ctrl-C"
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # whoever ends it lets it end in order
+    asyncio.run(ProcessWorker(work_pool_name=pool).start(printer=lambda *_, **__: None))
 
 
 def serve_schedule(every: Sequence[tuple[str, Settings]], once: bool = False) -> Iterator[str]:
@@ -58,6 +66,6 @@ def serve_schedule(every: Sequence[tuple[str, Settings]], once: bool = False) ->
         for deployment in deployments:
             deployment.apply()
         return
-    patient()
+    load_flow("watch").patient(_scheduled_run_poller)
     yield "waiting; end with Ctrl-C"
     serve(*deployments, print_starting_message=False)

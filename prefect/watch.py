@@ -3,21 +3,48 @@
 Nothing is decided here. The work is done by the command, in a process of its own: whatever hangs there does not hold the schedule up.
 """
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect._internal import observers
 from prefect.logging import get_run_logger
+from prefect.utilities.services import critical_service_loop
 
+from trading.core.errors import TradingError
 from trading.core.files import folder_at_work, lock_folder
 from trading.services.flow_runs import choose_portfolio
 
+OBSERVERS = ("prefect.FlowRunCancellingObserver", "prefect.FlowRunSuspendingObserver")
 PATIENCE = 2 * 3600.0  # seconds that a job waits for its turn: profiles of one portfolio share a folder, and mostly a cron line
 COMMAND = "from trading.cli.main import main; main(prog_name='carnet')"
+
+
+def in_a_sentence(record: logging.LogRecord) -> bool:
+    "Let Prefect tell by a sentence that its server is away, and an error of ours by its own; a fault of the program keeps its traceback."
+    if record.exc_info and (record.name in OBSERVERS or isinstance(record.exc_info[1], TradingError)):
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def patient(*modules: Any) -> None:
+    "Let the loops of modules of Prefect, and what looks for cancelled runs, wait for a server that restarts; they would end after half a minute."
+    for module in (observers, *modules):
+        module.critical_service_loop = partial(critical_service_loop, consecutive=1_000_000)
+    for kind in (observers.FlowRunCancellingObserver, observers.FlowRunSuspendingObserver):  # asked for the error of one that was only cancelled
+        told = kind._handle_polling_task_done
+        kind._handle_polling_task_done = lambda self, task, told=told: None if task.cancelled() else told(self, task)
+    for name in (*OBSERVERS, "prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect.flow_engine", "prefect.task_engine"):
+        logging.getLogger(name).addFilter(in_a_sentence)
+
+
+patient()
 
 
 def carnet(*words: str, seconds: float = 300) -> str:

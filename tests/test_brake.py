@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
+from trading.core.errors import TradingError
 from trading.core.instruments import Instrument
 from trading.core.settings import load_settings
 from trading.core.types import ZERO, Action, CheckResult, Plan
@@ -186,6 +187,23 @@ def test_every_portfolio_is_stopped_and_each_account_is_resumed_by_itself(tmp_pa
     assert "live-crypto" in engaged_switches(fund) and "live-crypto" in engaged_switches(place), "and only there"
     later = add_portfolio(place, "later")
     assert "live-crypto" in engaged_switches(later), "a portfolio that is made afterwards is stopped too"
+
+
+@pytest.mark.parametrize("what", ["a damaged ledger", "a switch that is a folder", "an account that is none"])
+def test_resuming_that_fails_leaves_the_account_stopped(what, tmp_path):
+    place = place_of(tmp_path)
+    stop(place)
+    asked = ["live-crypto"]
+    if what == "a damaged ledger":
+        place.ledger.write_bytes(b"no database, but as long as the head of one" * 50)
+    elif what == "a switch that is a folder":
+        (place.data / "kill-live-crypto.jsonl").unlink()
+        (place.data / "kill-live-crypto.jsonl").mkdir()
+    else:
+        asked.append("live-nothing")
+    with pytest.raises(TradingError, match="is damaged|trading stays stopped|there is no account 'live-nothing'"):
+        perform("resume-trading", {"reason": "found", "accounts": asked}, Context(place, Actor("ann")), None)
+    assert "live-crypto" in engaged_switches(place)
 
 
 def test_a_stop_that_could_not_be_recorded_anywhere_goes_into_no_other_folders_log(tmp_path, monkeypatch):

@@ -117,6 +117,47 @@ def test_what_an_account_was_worth_is_not_mixed_with_what_is_added_up_meanwhile(
     assert ledger.book("mine").cash == 1500
 
 
+KEPT = [("book", "end"), ("book", "select"), ("count", "count"), ("newest_of_each", "select"), ("traded", "select")]
+
+
+@pytest.mark.parametrize(("asked", "step"), KEPT)
+def test_what_was_added_up_of_a_write_that_failed_is_kept_by_nobody(opened, monkeypatch, asked, step):
+    import threading
+
+    ledger, on, failed, seen = opened(), threading.Event(), threading.Event(), []
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    ask = {"book": lambda log: log.book("mine").cash, "count": lambda log: log.count("mine", "fill"), "traded": lambda log: log.traded("mine", NOW),
+           "newest_of_each": lambda log: log.newest_of_each("mine", "fill", "symbol")}[asked]
+    ask(ledger)
+    lost, more = trades(2)
+    kept = Event("deposit", "mine", NOW + timedelta(days=1), {"amount": "500", "currency": "USD"})  # gets the number of what was lost
+    reader, real = threading.Thread(target=lambda: ask(ledger)), getattr(ledger._table._table, step)
+
+    def slow(*values, **named):
+        found = real(*values, **named)
+        found = found if step in ("end", "count") else list(found)
+        if threading.current_thread() is reader and not seen:
+            seen.append(found)
+            on.set()
+            failed.wait(1)  # the writer fails meanwhile; whoever holds the lock is waited for
+        return found
+
+    def fail(last):
+        reader.start()
+        assert on.wait(30)
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(ledger._table._table, step, slow)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        ledger.append(lost, then=fail)
+    failed.set()
+    reader.join()
+    monkeypatch.undo()
+    for event in (kept, more):
+        ledger.append(event)
+        assert ask(ledger) == ask(opened()), "as somebody reads it who has kept nothing"
+
+
 def test_all_or_nothing_and_nothing_is_ever_changed(opened):
     ledger = opened()
     ledger.open_account("mine", "USD", D(10_000), NOW)

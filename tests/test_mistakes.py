@@ -61,6 +61,29 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(home, words, senten
     assert not list(Path("reports").glob("**/*.json")), "a replay that cannot begin leaves no folder"
 
 
+@pytest.mark.parametrize(("text", "said"), [
+    ("[crpyto:limits]\nmax_weight = 0.1\n", "'crpyto' is a profile of its own, without [crpyto:market]; did you mean 'crypto'?"),
+    ("[night:market]\nstart = 2015-01-02\n[nihgt:limits]\nmax_weight = 0.1\n",
+     "'nihgt' is a profile of its own, without [nihgt:market]; did you mean 'night'?"),
+    ("[crypto2:market]\nstart = 2015-01-02\n[crypto2:limits]\nmax_weight = 0.1\n", ""),  # meant as one
+    ("[sample-coins:limits]\nmax_weight = 0.1\n", ""),
+    ("[mine:limits]\nmax_weight = 0.1\n", ""),
+])
+def test_a_profile_that_is_like_another_and_has_no_market_is_told_with_the_name_that_may_be_meant(home, text, said):
+    from datetime import UTC, datetime
+
+    from trading.dashboard.components import Viewer
+    from trading.dashboard.screens_settings import settings_screen
+    from trading.services.commands import Actor, Context, perform
+    from trading.services.workspace import workspace_of
+
+    place = workspace_of(load_settings(), Path("settings.ini").resolve())
+    answer = perform("replace-settings", {"text": text}, Context(place, Actor("ann"), clock=lambda: datetime(2022, 12, 28, tzinfo=UTC)), None).text
+    page = " ".join(str(section.html()) for section in settings_screen(place, Viewer("ann", "viewer")))
+    for told in (carnet("settings").output, answer, page.replace("&#39;", "'")):
+        assert (said in told) if said else "did you mean" not in told, told
+
+
 @pytest.mark.parametrize("words", [("replay", "--from", "2022-10-01", "--to", "2022-10-02"),
                                    ("trade", "--from", "2022-10-01", "--until", "2022-10-02")])
 def test_a_sleeve_that_cannot_trade_is_named_before_anything_is_begun(home, words):

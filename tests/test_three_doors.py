@@ -247,10 +247,12 @@ WRONG = (  # command, what is asked, a word of the sentence
     ("undo-entry", {"seq": "0", "reason": "x"}, "seq is 0"),
     ("undo-entry", {"seq": "2", "reason": ESCAPE}, "U+001B"),
     ("resume-trading", {"reason": "  ", "accounts": ["paper-sample"]}, "reason is missing"),
-    ("stop-trading", {"reason": "x", "nope": "1"}, "'nope' is nothing that it takes"),
+    ("resume-trading", {"reason": "x", "accounts": ["paper-sample"], "nope": "1"}, "'nope' is nothing that it takes"),
     ("stop-trading", {"reason": "x", "accounts": ["paper-sampel"]}, "did you mean 'paper-sample'"),
     ("change-settings", {"changes": {"run.profile": "cypto"}}, "did you mean 'crypto'"),
     ("set-group", {"coin": "XRP", "group": "Meme\u2066coins"}, "U+2066"),
+    ("set-group", {"coin": "X RP", "group": "Memecoins"}, "coin is not right: 'X RP' is not written as it is meant; write one such as DOGE"),
+    ("replay", {"start": "2022-03-01", "end": "2022-02-01"}, "the request is not right: it would end on 2022-02-01, before it begins on 2022-03-01"),
 )
 
 
@@ -265,6 +267,44 @@ def test_what_is_wrong_is_said_in_the_same_sentence_at_every_door_and_leaves_not
         plain = {door: (ok, spaced(text.removeprefix("Error: ").split("\nError: ")[0].strip())) for door, (ok, text) in told.items()}
         assert plain["terminal"] == plain["api"] == plain["page"] and word in plain["api"][1] and not plain["api"][0], (name, asked, plain)
     assert {k: v for k, v in left(place, before).items() if k != "audit"} == {k: v for k, v in untouched.items() if k != "audit"}
+
+
+def test_a_body_that_is_a_list_is_told_in_words(made, tmp_path):
+    place = fresh(made, tmp_path)
+    ok, words = through_api(place, "resume-trading", ["x"], "trader")  # type: ignore[arg-type]
+    assert not ok and words == "resume-trading: the request is \"['x']\"; write the names of its fields with their values, such as \"reason\": …"
+
+
+def test_a_reason_may_have_the_line_ends_of_windows(made, tmp_path):
+    for door, through in DOORS.items():
+        place = fresh(made, tmp_path / door)
+        assert through(place, "write-note", {"text": "bought\r\nby hand"}, "trader")[0], door
+        ledger = Ledger(place.ledger)
+        assert ledger.events(kind="note")[-1].data["text"] == "bought\nby hand", door
+        ledger.close()
+
+
+def test_a_stop_is_refused_for_no_field_and_sells_only_what_was_asked_for_plainly(made, tmp_path):
+    place = fresh(made, tmp_path)
+    ledger = Ledger(place.ledger)
+    held, rows = ledger.positions("paper-sample"), len(ledger.events())
+    assert held, "there is something to sell"
+    one = {"accounts": "paper-sample"}
+    given = ({"accounts": None}, {"accounts": ""}, {"accounts": "All"}, {"accounts": ["all"]}, one, {"close": None}, {"why": "x"}, {"close": "no"})
+    for asked in given:
+        ok, words = through_api(place, "stop-trading", asked, "trader")
+        assert ok and words.startswith("Trading is stopped for " + ("paper-sample" if asked == one else "all")), (asked, words)
+    none, typo, unclear = "accounts names none", "what 'acounts' was to say is not known", "close is 'maybe', which"
+    for asked, why in (({"accounts": []}, none), ({"accounts": ""}, none), ({"acounts": ["paper-sample"]}, typo), ({"close": "maybe"}, unclear)):
+        for door, through in DOORS.items():
+            if door == "page" and asked == {"accounts": ""}:
+                continue  # a field of a form that is left blank is left out
+            ok, words = through(place, "stop-trading", {"reason": "x", "close": True} | asked, "trader")
+            assert not ok and "Trading is stopped for all" in words and f"Nothing was closed: {why}" in spaced(words), (door, asked, words)
+            assert "paper-sample" in engaged_switches(place) and "live-crypto" in engaged_switches(place)
+    assert ledger.positions("paper-sample") == held and not [e for e in ledger.events()[rows:] if e.kind in ("intent", "fill")]
+    assert through_api(place, "stop-trading", {"accounts": "paper-sample", "close": "yes"}, "trader")[0] and not ledger.positions("paper-sample")
+    ledger.close()
 
 
 def test_a_stop_that_names_no_account_stops_them_all_and_resuming_says_what_was_not_stopped(made, tmp_path):
@@ -365,6 +405,37 @@ def test_the_audit_log_has_each_setting_before_and_after_however_it_was_changed(
         found.append(detail["settings"])
         assert "text" not in detail and len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))) == 1
     assert found[0] == found[1] and [(c["setting"], c["old"], c["new"]) for c in found[0]] == [("limits.max_weight", 0.3, 0.2)]
+
+
+def test_one_setting_is_changed_and_no_other_however_the_file_is_indented(made, tmp_path):
+    from trading.services.workspace import current_settings
+
+    limits = "[limits]\n  max_weight = 0.3\n  # agreed in May\n  max_drawdown = 0.05\n  max_daily_loss = 0.01\n"
+    whole = "  [limits]\n    max_weight = 0.3\n    max_drawdown = 0.05\n    max_daily_loss = 0.01\n  [run]\n  profile = crypto\n"
+    for (door, through), text in zip(DOORS.items(), (whole, limits, whole.replace("\n", "\r\n")), strict=True):
+        place = fresh(made, tmp_path / door)
+        place.settings.write_bytes(text.encode())
+        for changes in ({"limits.max_weight": "0.1"}, {"limits.min_cash": "0.07"}):
+            ok, words = through(place, "change-settings", {"changes": changes}, "admin")
+            told = [e for e in AuditLog(place.data / "ops" / "audit.jsonl").entries() if e.action == "settings changed"][-1].detail["settings"]
+            assert ok and [line["setting"] for line in told] == list(changes), (door, words)
+        found, kept = current_settings(place), place.settings.read_text()
+        assert (found.limits.max_weight, found.limits.max_drawdown, found.limits.max_daily_loss, found.limits.min_cash) == (0.1, 0.05, 0.01, 0.07)
+        assert "profile = crypto" in kept or (text == limits and "# agreed in May" in kept)
+    place = fresh(made, tmp_path / "apart")
+    place.settings.write_text("[limits]\nmax_weight = 0.3\n[market]\nsymbols = AAPL,\n\n  KO\n  # and more\n  PEP\n")
+    assert through_api(place, "change-settings", {"changes": {"market.symbols": "GE"}}, "admin")[0]
+    assert current_settings(place).market.symbols == ("GE",) and "# and more" in place.settings.read_text()
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_audited_as_it_counts(made, tmp_path):
+    from trading.services.workspace import current_settings
+
+    place = fresh(made, tmp_path)
+    assert through_api(place, "replace-settings", {"text": "\ufeff[run]\nprofile = crypto\n"}, "admin")[0]
+    told = AuditLog(place.data / "ops" / "audit.jsonl").entries()[-1].detail["settings"]
+    assert current_settings(place).run.profile == "crypto"
+    assert told[0] == {"setting": "run.profile", "profile": None, "old": "sample", "new": "crypto"}
 
 
 def test_what_is_not_valid_is_neither_recorded_nor_written(made, tmp_path):

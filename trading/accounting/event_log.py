@@ -147,7 +147,8 @@ class EventLog:
             with self._table.transaction():
                 yield
         except BaseException as error:
-            self._keep_nothing()  # what was added up with events that are not there after all
+            with self._lock:  # a reader that adds such events up stores them first
+                self._keep_nothing()  # what was added up with events that are not there after all
             if not isinstance(error, sqlite3.Error):
                 raise
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
@@ -264,10 +265,11 @@ class EventLog:
     ) -> int:
         "Return how many events there are; what was counted before is not counted again.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\n\nReturns\n-------\nint"
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds or (*MONEY_KINDS, *OTHER_KINDS))
-        seq, found = self._counts.get((account, kinds), (0, 0))
-        if (end := self._table.end()[0]) > seq:
-            self._counts[account, kinds] = end, found + self._table.count(account, kinds, after=seq, upto=end)[0]
-        return self._counts.get((account, kinds), (0, 0))[1]
+        with self._lock:
+            seq, found = self._counts.get((account, kinds), (0, 0))
+            if (end := self._table.end()[0]) > seq:
+                seq, found = self._counts[account, kinds] = end, found + self._table.count(account, kinds, after=seq, upto=end)[0]
+            return found
 
     def newest_of_each(
         self,
@@ -276,11 +278,12 @@ class EventLog:
         field: str,  # of the data, for example 'symbol'
     ) -> dict[str, dict]:  # by the field: the data of the newest event
         "Return the newest event of a kind for each value of a field; what was read before is not read again.\n\nParameters\n----------\naccount : str\nkind : str\nfield : str\n    of the data, for example 'symbol'\n\nReturns\n-------\ndict[str, dict]\n    by the field: the data of the newest event"
-        seq, found = self._newest.get((account, kind, field), (0, {}))
-        if (end := self._table.end()[0]) > seq:
-            found = found | {(d := orjson.loads(data))[field]: d for (data,) in self._table.select(("data",), account, [kind], after=seq, upto=end)}
-            self._newest[account, kind, field] = end, found
-        return found
+        with self._lock:
+            seq, found = self._newest.get((account, kind, field), (0, {}))
+            if (end := self._table.end()[0]) > seq:
+                found = found | {(d := orjson.loads(data))[field]: d for (data,) in self._table.select(("data",), account, [kind], after=seq, upto=end)}
+                self._newest[account, kind, field] = end, found
+            return found
 
     def unended(
         self, account: str,

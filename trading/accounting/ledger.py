@@ -118,15 +118,16 @@ class Ledger(EventLog):
         if end and (known := self._books.get(account)) and known[0] == end:
             return known[1]
         if at is None and upto is None:
-            with self._lock:
+            with self._lock:  # until the book is kept: what a failed writer takes back is kept by nobody
+                end = self._table.end()[0]
                 book = self._tally(account)[2].book()
+                if book.currency:
+                    self._books[account] = end, book
         else:
             book = self._add_up(account, None, at and time_text(at), upto)[2].book()
         if not book.currency:
             known = ", ".join(self.accounts()) or "none yet"
             raise BadInput(f"the account {account!r} was not opened in {self.path.name}; known: {known}; open it with open_account")
-        if end:
-            self._books[account] = end, book
         return book
 
     def _tally(self, account: str) -> tuple[int, tuple, BookBuilder]:
@@ -225,15 +226,16 @@ class Ledger(EventLog):
         since: datetime,  # UTC
     ) -> Decimal:  # account currency
         "Return the worth of what was traded since a moment, bought and sold.\n\nParameters\n----------\naccount : str\nsince : datetime\n    UTC\n\nReturns\n-------\nDecimal\n    account currency"
-        text, end, new = time_text(since), self._table.end()[0], ["fill", "correction"]
-        known, seq, worth = self._worths.get(account, ("", 0, ZERO))
-        rows = list(self._table.select(("kind", "timestamp", "data"), account, new, None, None, seq, end)) if known == text else []
-        if known != text or any(kind == "correction" for kind, *_ in rows):
-            worth = sum((f.worth for f in self.fills(account, since)), ZERO)
-        else:
-            worth += sum((fill_from(orjson.loads(data)).worth for _, when, data in rows if when >= text), ZERO)
-        self._worths[account] = text, end, worth
-        return worth
+        text, new = time_text(since), ["fill", "correction"]
+        with self._lock:
+            end, (known, seq, worth) = self._table.end()[0], self._worths.get(account, ("", 0, ZERO))
+            rows = list(self._table.select(("kind", "timestamp", "data"), account, new, None, None, seq, end)) if known == text else []
+            if known != text or any(kind == "correction" for kind, *_ in rows):
+                worth = sum((f.worth for f in self.fills(account, since)), ZERO)
+            else:
+                worth += sum((fill_from(orjson.loads(data)).worth for _, when, data in rows if when >= text), ZERO)
+            self._worths[account] = text, end, worth
+            return worth
 
     def mark(
         self,

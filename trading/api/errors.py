@@ -52,7 +52,7 @@ def add_error_handlers(app: FastAPI) -> None:
         found = [{"where": ".".join(map(str, e["loc"]))[:200], "what": e["msg"]} for e in error.errors()[:20]]
         first = f"{found[0]['where']}: {found[0]['what']}" if found else "the request cannot be read"
         wanted = getattr(request.scope.get("route"), "wanted", None)  # of a command: the sentence that terminal and page say too
-        if wanted and len((one := error.errors()[0])["loc"]) > 1 and one["loc"][0] == "body" and one["type"] != "json_invalid":
+        if wanted and (one := error.errors()[0])["loc"][:1] == ("body",) and one["type"] != "json_invalid":  # ("body",) alone: of the request as a whole
             first = what_is_wrong(wanted.name, wanted.request, one | {"loc": one["loc"][1:]})
         return _answer(request, 422, "Not understood", first, errors=found)
 

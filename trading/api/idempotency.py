@@ -40,11 +40,17 @@ class IdempotencyStore:
             "pragma journal_mode = wal; pragma synchronous = full;"
             "create table if not exists answers (key text primary key, asked text not null, boot text not null, at real not null,"
             " status integer, body blob);")
-        self._db.execute("delete from answers where at < ?", (time.time() - keep_hours * 3600,))
+        self._keep, self._tidied = 3600 * keep_hours, time.time()
+        self._tidy(self._tidied)
         self._lasting = True
         self.boot, self._queue, self._closed = secrets.token_hex(8), SimpleQueue(), False
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
+
+    def _tidy(self, now: float) -> None:
+        "Drop what is older than it is kept."
+        self._db.execute("delete from answers where at < ?", (now - self._keep,))
+        self._tidied = now
 
     def _work(self) -> None:
         "Write what waits, again and again, each time in one transaction."
@@ -88,6 +94,8 @@ class IdempotencyStore:
         def work():
             row = self._db.execute("select asked, boot, status, body from answers where key = ?", (key,)).fetchone()
             if row is None:
+                if abs(time.time() - self._tidied) > 3600:  # a service runs for months; its clock may be set
+                    self._tidy(time.time())
                 self._db.execute("insert into answers values (?, ?, ?, ?, null, null)", (key, asked, self.boot, time.time()))
             elif row[0] == asked and row[2] is None and row[1] != self.boot:
                 self._db.execute("update answers set boot = ? where key = ?", (self.boot, key))

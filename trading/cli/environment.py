@@ -23,7 +23,7 @@ from ..core.errors import TradingError
 def settings_command(profile, as_json) -> None:
     "Show the settings in force and where each came from."
     from trading.core.resources import share_path
-    from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, profiles_in
+    from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, odd_profiles, profiles_in
 
     from trading.services.settings_control import check_words
 
@@ -41,6 +41,9 @@ def settings_command(profile, as_json) -> None:
     if as_json:
         return print_json([dict(zip(("setting", "value", "from", "meaning"), row, strict=True)) for row in rows])
     print_rows(("setting", "value", "from", "meaning"), rows)
+    own = Path("settings.ini")
+    for note in odd_profiles(own.read_text(encoding="utf-8-sig")) if own.exists() else ():
+        print_line(f"note: settings.ini: {note}")
     return print_line(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}")
 
 # %% ../../nbs/17_cli/06_environment.ipynb #f3bd6b85
@@ -79,12 +82,13 @@ def lab_command(target, arguments) -> None:
 @click.option("--portfolio", "portfolios", multiple=True, metavar="NAME", help="Serve this portfolio only; may be given several times. Else all of them.")
 @click.option("--ui", is_flag=True, help="With Prefect's page, on this machine only.")
 @click.option("--write", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the schedule as a prefect.yaml for workers of your own, and stop.")
+@click.option("--pool", metavar="NAME", help="Work for this pool of the Prefect server at PREFECT_API_URL, which schedules by itself.")
 @click.option("--once", is_flag=True, hidden=True, help="Register the schedule and stop; for tests.")
-def schedule_command(profiles, portfolios, ui, write, once) -> None:
+def schedule_command(profiles, portfolios, ui, write, pool, once) -> None:
     "Keep running, and start each job when its cron line in the settings says so."
     from trading.core.files import write_atomic
     from trading.services.flow_runs import deployments_text, scheduled_settings
-    from trading.services.launching import keep_schedule
+    from trading.services.launching import keep_schedule, work_for_pool
 
     every, problems = scheduled_settings(profiles, portfolios)
     for problem in problems:
@@ -98,7 +102,7 @@ def schedule_command(profiles, portfolios, ui, write, once) -> None:
         write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write), others).encode())
         print_line(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
         return
-    for line in keep_schedule(every, once, ui):
+    for line in work_for_pool(pool, every[0][1]) if pool else keep_schedule(every, once, ui):
         print_line(line)
 
 

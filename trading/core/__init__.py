@@ -61,7 +61,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "resources": ["CHECKOUT", "checkout", "share_path", "copy_research"],
     "secret_shapes": ["MASK", "SHAPES", "mask_shapes"],
-    "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
+    "settings": [
+        "Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "odd_profiles", "read_environment", "load_settings", "gather_settings",
+    ],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "chosen_profile", "apply_settings", "apply_changes"],
     "settings_model": [
         "SAMPLE_MARKETS", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "nearest_name", "RunSettings", "MarketSettings",

@@ -186,7 +186,8 @@ def closed_by(
     timeframe: str = "1d",
 ) -> pd.DataFrame:
     "Return the bars that had closed by `as_of`.\n\nParameters\n----------\nbars : pd.DataFrame\n    index is the open time\nas_of : datetime | pd.Timestamp\n    UTC\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame"
-    return bars[bars.index + bar_length(timeframe) <= pd.Timestamp(as_of)]
+    known = bars.index + bar_length(timeframe) <= pd.Timestamp(as_of)
+    return bars.iloc[: int(known.sum())] if bars.index.is_monotonic_increasing else bars[known]  # in order: looks, and copies nothing
 
 
 def parse_as_of(

@@ -10,7 +10,8 @@ __all__ = ['RESTART', 'change_text', 'check_text', 'differences', 'written_setti
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,34 +31,85 @@ def change_text(
     profile: str | None = None,  # change the value for this profile only
 ) -> str:
     "Return the text with some values changed and everything else as it was.\n\nParameters\n----------\ntext : str\n    of a settings file\nchanges : Mapping[str, Any]\n    'section.name' → value; None: back to the default\nprofile : str | None, default None\n    change the value for this profile only\n\nReturns\n-------\nstr"
-    lines = text.splitlines()
+    before = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    lines = before.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    wanted: dict[tuple[str, str], str | None] = {}
     for place, value in changes.items():
         section, dot, name = place.partition(".")
         written = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         if not dot or section not in SETTINGS_SECTIONS or any(c in place + written for c in "\r\n[]"):
             raise BadSettings(f"{place[:60]!r} cannot be set to {written[:60]!r}: name it as section.name, with a value of one line")
-        _change_line(lines, f"{profile}:{section}" if profile else section, name, None if value is None else written)
-    return "\n".join(lines) + "\n"
+        section = f"{profile}:{section}" if profile else section
+        wanted[section, name] = None if value is None else written.strip()
+        _change_line(lines, section, name, None if value is None else written)
+    after = "\n".join(lines) + "\n"
+    _check_rest(before, after, wanted)
+    return after
+
+
+def _margin(line: str) -> str:
+    "Return what stands before the first letter of a line."
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _lines_of(lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    "Tell what each line is, as the reader of the file takes it: its number, its kind ('section', 'option', 'more' of the option before, or 'other') and the name."
+    depth, inside = 0, False
+    for number, line in enumerate(lines):
+        words = line.strip()
+        if not words or words[0] in "#;":
+            yield number, "other", ""
+        elif inside and len(_margin(line)) > depth:
+            yield number, "more", ""
+        else:
+            depth, header = len(_margin(line)), ConfigParser.SECTCRE.match(words)
+            inside = header is None
+            yield number, "section" if header else "option", header["header"] if header else re.split("[=:]", words, maxsplit=1)[0].rstrip()
 
 
 def _change_line(lines: list[str], section: str, name: str, value: str | None) -> None:
-    "Change, add or remove one line."
-    starts = [i for i, line in enumerate(lines) if re.fullmatch(rf"\[{re.escape(section)}\]\s*([#;].*)?", line.strip())]
-    if not starts:
-        if value is not None:
-            lines += ([""] if lines else []) + [f"[{section}]", f"{name} = {value}"]
-        return
-    end = next((i for i in range(starts[0] + 1, len(lines)) if lines[i].startswith("[")), len(lines))
-    own = [i for i in range(starts[0] + 1, end) if re.match(rf"{re.escape(name)}\s*[=:]", lines[i].strip())]
-    while own and own[0] + 1 < end and lines[own[0] + 1][:1] in (" ", "\t") and lines[own[0] + 1].strip():  # the value goes on in further lines
-        del lines[own[0] + 1]
-        end -= 1
-    if value is not None and own:
-        lines[own[0]] = f"{name} = {value}"
+    "Change, add or remove one option with all its lines; comments between them stay."
+    start, own, newest, current, more, margin = None, None, None, "", [], None
+    for number, kind, called in _lines_of(lines):
+        if kind == "section":
+            current = called
+            start = number if start is None and called == section else start
+        elif kind == "option":
+            own = number if own is None and current == section and called == name else own
+            newest = number
+        elif kind == "more" and own is not None and newest == own:
+            more.append(number)
+        if kind in ("section", "option") and margin is None and start is not None and number > start:
+            margin = _margin(lines[number])  # of a new line: as deep as what follows, which would else be more of it
+    for number in reversed(more):
+        del lines[number]
+    if own is not None and value is not None:
+        lines[own] = f"{_margin(lines[own])}{name} = {value}"
+    elif own is not None:
+        del lines[own]
+    elif value is not None and start is not None:
+        lines.insert(start + 1, f"{margin or ''}{name} = {value}")
     elif value is not None:
-        lines.insert(starts[0] + 1, f"{name} = {value}")
-    elif own:
-        del lines[own[0]]
+        lines += ([""] if lines else []) + [f"[{section}]", f"{name} = {value}"]
+
+
+def _check_rest(before: str, after: str, wanted: Mapping[tuple[str, str], str | None]) -> None:
+    "Refuse a text in which anything but the named settings reads otherwise than before."
+    read = lambda text: {(s, k): v for s, values in _parse_ini(text, "settings.ini").items() for k, (v, _) in values.items()}  # noqa: E731
+    try:
+        old = read(before)
+    except BadSettings:  # nothing was in force that could be lost
+        return
+    try:
+        new = read(after)
+    except BadSettings:
+        new = {}
+    expected = {k: v for k, v in (old | wanted).items() if v is not None}
+    if other := [k for k in {**expected, **new} if expected.get(k) != new.get(k)]:
+        section, name = other[0]
+        raise BadSettings(f"the change would not leave {name[:60]!r} of [{section[:60]}] as it is meant; write the line into the file by hand; nothing was changed")
 
 # %% ../../nbs/00_core/65_settings_edit.ipynb #5c786dc6
 def check_text(

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..core.english import count, listed, plural, sentence, spelled
 from ..core.errors import TradingError
-from ..services.settings_control import settings_file, version_of
+from ..core.settings import odd_profiles
+from ..services.settings_control import settings_file, settings_text, version_of
 from .components import Field, PageSection, Viewer, button, form
 from ..report.formatting import UNKNOWN, Parts, percent
 from ..report.sections import table
@@ -22,8 +23,17 @@ def settings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show the settings in force, and let an admin change them."
     found = settings_table(place, who.profile)
     edit = [PageSection("edit", "Change settings", _edit(place))] if who.may("admin") else []
-    return [PageSection("force", "Settings in force", _in_force(found["items"], who, found["profile"]), f"Profile {found['profile']}, hash {found['hash'][:12]}."), *edit,
+    notes: Parts = [("missing", f"In the settings file, {note}") for note in odd_profiles(_own_text(place))]
+    return [PageSection("force", "Settings in force", [*notes, *_in_force(found["items"], who, found["profile"])], f"Profile {found['profile']}, hash {found['hash'][:12]}."), *edit,
             PageSection("groups", "Groups and aliases of coins", _groups(place, who))]
+
+
+def _own_text(place: Workspace) -> str:
+    "Return the text of the settings file; empty when none can be read."
+    try:
+        return settings_text(place)
+    except (TradingError, OSError):
+        return ""
 
 
 def _in_force(items: list[dict], who: Viewer, profile: str) -> Parts:

@@ -248,10 +248,10 @@ class HorizonForecaster:
         check_timeframe(bars, self.timeframe)
         return self._learn(bars, *(inputs or forecast_inputs(bars, features, None)))
 
-    def _learn(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> "HorizonForecaster":
-        "Learn every horizon from features and usual moves that were made already."
+    def _learn(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray, threads: Any = None) -> "HorizonForecaster":
+        "Learn every horizon from features and usual moves that were made already; whoever learns often looks once for the libraries with threads."
         from sklearn import clone, config_context
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
 
         steps = horizon_bars(self.horizons, self.timeframe)
         if not 0 < self.calibration < 1:
@@ -264,7 +264,7 @@ class HorizonForecaster:
         close = bars["close"][list(panel.symbols)]
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
-        with threadpool_limits(1), config_context(assume_finite=True):  # rows with a hole are no rows: it need not be looked at again in each step of each fit
+        with (threads or ThreadpoolController()).limit(limits=1), config_context(assume_finite=True):  # rows with a hole are no rows: it need not be looked at again in each step of each fit
             self.models_ = {h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
                             for h, k in steps.items()}
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
@@ -343,15 +343,16 @@ def hold_out(
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came
     "Forecast the past as if it were the future: fit before, forecast after, and note what came.\n\nParameters\n----------\nforecaster : HorizonForecaster\n    fitted or not; copies of it are fitted\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any, default None\n    source of the features; a frame must be known at each bar's close\nn_splits : int, default 5\n    how often to fit, each time on everything before\nfirst : float, default 0.5\n    share of the history that lies before the first forecast\ninputs : tuple[Panel, np.ndarray] | None, default None\n    what `forecast_inputs` has made of bars and features already; None: made here\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came"
     from sklearn.base import clone
+    from threadpoolctl import ThreadpoolController
 
     answers, parts = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe), []
     panel, usual = inputs or forecast_inputs(bars, features, None)  # made once: at each bar they know nothing of later ones
-    able = panel.usable & np.isfinite(usual)
+    able, threads = panel.usable & np.isfinite(usual), ThreadpoolController()
     for train, test in walk_forward_splits(len(bars), n_splits, int(len(bars) * (1 - first)) // n_splits, horizon=0):
         there = [s for s, n in zip(panel.symbols, able[train].sum(axis=0), strict=True) if n] or list(panel.symbols)  # listed late: from the next fit on
         known = bars if len(there) == len(panel.symbols) else bars.loc[:, bars.columns.get_level_values(1).isin(there)]
         which = slice(None) if known is bars else [panel.symbols.index(s) for s in there]
-        model = clone(forecaster)._learn(known.iloc[train], panel.part(len(train), there), usual[: len(train), which])
+        model = clone(forecaster)._learn(known.iloc[train], panel.part(len(train), there), usual[: len(train), which], threads)
         seen = known.iloc[: test[-1] + 1]
         parts.append(model._forecast_since(seen, panel.part(len(seen), there), usual[: len(seen), which]).loc[bars.index[test[0]] :])
     held = pd.concat(parts)

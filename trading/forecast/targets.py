@@ -91,7 +91,11 @@ def _by_bars(index: pd.DatetimeIndex, rows: np.ndarray, there: np.ndarray, ahead
     start, end = rows[:-ahead], rows[ahead:]
     elapsed = times[end] - times[start]
     near = elapsed <= (np.median(elapsed) if len(elapsed) else 0) + LONGEST_BREAK / pd.Timedelta(microseconds=1)
-    row, column = np.nonzero(there[start] & there[end] & near[:, None])
+    good = there[start] & there[end] & near[:, None]
+    if good.all():  # the usual case: no hole anywhere
+        price[start] = known[start] = end[:, None]
+        return price, known
+    row, column = np.nonzero(good)
     price[start[row], column] = known[start[row], column] = end[row]
     return price, known
 

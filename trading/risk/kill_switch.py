@@ -62,7 +62,11 @@ class KillSwitch:
         if not who.strip() or not why.strip():
             raise BadInput("a reset needs the name of a person and what was found; give both")
         if self.engaged:
-            self._append(False, who, why, when, [flag.id for flag in self._flags(self.history())])
+            try:
+                self._append(False, who, why, when, [flag.id for flag in self._flags(self.history())])
+            except OSError as error:
+                raise Refused(f"the kill switch {self.path.name} cannot be written: {error.strerror}; trading stays stopped; "
+                              "put the disk or its rights in order and try again") from error
 
     def require_off(self) -> None:
         "Raise `Refused` while the switch is engaged."

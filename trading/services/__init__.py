@@ -46,7 +46,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs", "end_jobs", "running_jobs"],
     "launching": [
         "HEARTBEAT_SECONDS", "run_named", "report_page", "report_copy", "begin_run", "runs_ready", "execute_run", "train_models",
-        "heartbeat_file", "require_alive", "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
+        "heartbeat_file", "require_alive", "keep_schedule", "work_for_pool", "compare_named", "begin_reproduction",
+        "reproduction_differences",
     ],
     "loop_control": ["TRAINED_BETWEEN", "StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [

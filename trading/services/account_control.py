@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ..core.errors import BadInput, Busy, Refused, TradingError, VenueError
 from ..core.english import count, listed
@@ -117,9 +117,44 @@ class StopTrading(CommandRequest):
     "Stop trading at once."
 
     cleaned: ClassVar[tuple[str, ...]] = ("reason",)
+    _said: tuple[str, ...] = PrivateAttr(())  # what was passed over, and why nothing is closed that was to be
+    _whole: bool = PrivateAttr(True)
     reason: Reason = Field("", validate_default=True, description="what was seen; kept for ever, the first 500 letters", examples=["the venue reports nonsense"])
-    accounts: Annotated[list[str] | Literal["all"], AfterValidator(lambda named: named or "all")] = Field("all", description="account ids; by default, and when none is named, every account, paper and live")
-    close: bool = Field(False, description="also sell what the accounts hold")
+    accounts: list[str] | Literal["all"] = Field("all", description="account ids; by default, and when none is named, every account, paper and live")
+    close: bool = Field(False, description="also sell what the accounts hold: those that are named, or every one where accounts is left out or 'all'")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_far_as_it_is_clear(cls, values: Any, read: Callable[[Any], Any]) -> Any:
+        "Stop for whatever can be read; sell only what was asked for plainly."
+        if not isinstance(values, Mapping):
+            return read(values)
+        named, close, unknown = _named_in(values.get("accounts", "all")), values.get("close"), [plain_reason(str(k))[:40] for k in values if k not in cls.model_fields]
+        said, why = [f"{listed([repr(k) for k in unknown])} {'is' if len(unknown) == 1 else 'are'} nothing that a stop takes, and passed over"] if unknown else [], ""
+        if close not in (None, False) and str(close).strip().lower() not in _NO:
+            if str(close).strip().lower() not in _YES:
+                why = f"close is {plain_reason(str(close))[:40]!r}, which is not plainly yes"
+            elif named == []:
+                why = "accounts names none; leave it out or write 'all' to close everything"
+            elif unknown and "accounts" not in values:
+                why = f"what {listed([repr(k) for k in unknown])} was to say is not known, and no account is named; write accounts='all' to close everything"
+            said += [f"Nothing was closed: {why}"] if why else []
+        made = read({k: v for k, v in values.items() if k == "reason"} | {"accounts": named or "all", "close": bool(not why and str(close).strip().lower() in _YES)})
+        made._said, made._whole = tuple(said), not why
+        return made
+
+
+_YES, _NO = ("true", "yes", "on", "1", "1.0", "y", "t"), ("", "false", "no", "off", "0", "0.0", "n", "f")
+
+
+def _named_in(accounts: Any) -> Any:
+    "Return the accounts of a stop as they are meant: a list, or 'all'; one name is a list of one, and what is empty names none."
+    if isinstance(accounts, str | int | float) or accounts is None:
+        accounts = str(accounts or "").split(",")
+    if not isinstance(accounts, list | tuple):
+        return accounts
+    found = [a.strip() if isinstance(a, str) else a for a in accounts if a is not None and str(a).strip()]
+    return "all" if any(str(a).lower() == "all" for a in found) else found
 
 
 @command("stop-trading", role="trader", audit="trading stopped", records="afterwards")
@@ -149,7 +184,8 @@ def stop_trading(request: StopTrading, context: Context) -> Done:
         desk.ledger.close()
     for portfolio, place in parts.items():
         _try(unreached, _name(portfolio, "reports"), "say it in the newest reports", partial(mark_reports, place))
-    return _told(accounts, [(name, one) for name, one in done if one is not None], unreached, context)
+    told = _told(accounts, [(name, one) for name, one in done if one is not None], unreached, context)
+    return told.model_copy(update={"text": "\n".join([told.text, *request._said]), "complete": told.complete and request._whole})
 
 
 @dataclass(frozen=True)
@@ -245,7 +281,6 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
     for account in _chosen(request.accounts, known_accounts(context.workspace)[0]):
         switch, ended = account_switch(context.workspace, account), []
         stopped = switch.engaged
-        switch.reset(context.actor.user, request.reason, context.now)
         if has_ledger(context.workspace):
             ledger = ledger_for_writing(context.workspace)
             try:
@@ -255,6 +290,7 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
                     ended.append(one)
             finally:
                 ledger.close()
+        switch.reset(context.actor.user, request.reason, context.now)  # last: what fails before leaves the account stopped
         lines.append(f"{account}: trading {'is allowed again' if stopped or ended else 'was not stopped, and is allowed'}" + (f", and safe mode has ended for {listed(ended)}" if ended else ""))
     mark_reports(context.workspace)
     return Done(text="\n".join(lines), details={"accounts": request.accounts, "engaged": False})

@@ -149,7 +149,7 @@ _HEAD = """# The flows as deployments of a work pool, for those who run a Prefec
 # Made by 'carnet schedule --write FILE' from the settings: change [schedule] there and write it again.
 #   prefect work-pool create carnet --type process
 #   prefect --no-prompt deploy --all --prefect-file {file}
-#   prefect worker start --pool carnet
+#   carnet schedule --pool carnet      (Prefect's own worker, which also waits for a server that restarts)
 # Run from the root of a checkout, or of any folder that holds the package's prefect/ files.
 name: carnet
 prefect-version: {version}

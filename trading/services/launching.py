@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'report_copy', 'begin_run', 'runs_ready', 'execute_run',
-           'train_models', 'heartbeat_file', 'require_alive', 'keep_schedule', 'compare_named', 'begin_reproduction',
-           'reproduction_differences']
+           'train_models', 'heartbeat_file', 'require_alive', 'keep_schedule', 'work_for_pool', 'compare_named',
+           'begin_reproduction', 'reproduction_differences']
 
 # %% ../../nbs/13_services/42_launching.ipynb #bddfb6f7
 import html
@@ -238,6 +238,18 @@ def keep_schedule(
     with runs_ready(data), own_server(data / "prefect" / "server.log", ui) as url, _heartbeat(data, url):
         yield f"Prefect server: {url}" + (f"; its page: {url.removesuffix('/api')}" if ui else "")
         yield from load_flow("serve").serve_schedule(every, once)
+
+
+def work_for_pool(
+    pool: str,  # of a Prefect server that PREFECT_API_URL names
+    settings: Settings,
+) -> Iterator[str]:  # what happens, in words
+    "Carry out what a Prefect server of one's own has scheduled for a pool, until stopped; a server that restarts is waited for.\n\nParameters\n----------\npool : str\n    of a Prefect server that PREFECT_API_URL names\nsettings : Settings\n\nYields\n------\nIterator[str]\n    what happens, in words"
+    if not os.environ.get("PREFECT_API_URL"):
+        raise BadInput("PREFECT_API_URL names no Prefect server; set it, for example to http://127.0.0.1:4200/api, or leave --pool out")
+    prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
+    yield from load_flow("serve").serve_pool(pool)
+
 
 # %% ../../nbs/13_services/42_launching.ipynb #f7b6b59b
 def compare_named(one: str, other: str) -> list[str]:  # empty: equal

@@ -8,7 +8,7 @@ __all__ = ['ONE_BY_ONE', 'SECURITY_CHECKS', 'check_chain', 'check_files', 'healt
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #4d8e30b4
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..pipeline.run_record import Run, RunRecord, list_runs
 from ..risk.kill_switch import KillSwitch
 from ..risk.stop_flag import installation_folder
 from ..security.audit_log import read_line
+from ..security.sessions import Authenticator
 from .alerting import dispatch_alerts
 from ..venues.access.monitor import connection_statistics
 
@@ -160,6 +161,27 @@ def _set_back(settings: Settings, now: datetime) -> list[Check]:
                   "let the system set its clock before anything is traded")]
 
 
+_SOON = timedelta(days=14)  # before a key of a program ends
+
+
+def _ending_keys(settings: Settings, now: datetime) -> list[Check]:
+    "Return a finding when a program will be turned away soon, such as the one that watches the service."
+    file = installation_folder(settings.run.data) / "ops" / "users.sqlite"
+    if Path(settings.run.data) != installation_folder(settings.run.data) or not file.exists():  # people are of no single portfolio
+        return []
+    try:
+        with closing(Authenticator(file, make=False)) as users:
+            known = users.keys(None)
+        ending = sorted((k["expires"], k["label"], k["user"]) for k in known if now < k["expires"] < now + _SOON)
+    except TradingError as error:
+        return [Check("users keys", "bad", str(error))]
+    if not ending:
+        return [Check("users keys", "ok", "no key of a program ends soon")]
+    end, label, user = ending[0]
+    more = f" (and {len(ending) - 1} more)" if ending[1:] else ""
+    return [Check("users keys", "warn", f"the key {label!r} of {user} ends on {end:%Y-%m-%d}{more}; make a new one with 'carnet users key {user}' and take the old one back")]
+
+
 def health_report(
     settings: Settings,
     now: datetime,  # UTC
@@ -177,6 +199,7 @@ def health_report(
     checks = probe(data, seen, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
                    root / "requirements" / "run.txt" if root else None)
     checks += [check_chain(Path(settings.run.data)), *check_files(settings)]
+    checks += _ending_keys(settings, now)
     if back := _set_back(settings, now):
         checks = [c for c in checks if c.name != "clock"] + back
     if problem:

@@ -6,12 +6,14 @@
 __all__ = ['Text', 'Name', 'CommandRequest', 'what_is_wrong']
 
 # %% ../../nbs/13_services/10_requests.ipynb #471c60e8
+import json
 import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 # %% ../../nbs/13_services/10_requests.ipynb #4ac88855
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -51,7 +53,7 @@ def _check_seen(value: Any) -> None:
         raise ValueError(f"it has the character U+{ord(bad[0]):04X} in it, which is not seen; leave it out")
 
 
-Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$", examples=["it is no longer needed"])]  # for people, kept for ever
+Text = Annotated[str, BeforeValidator(lambda text: text.replace("\r\n", "\n") if isinstance(text, str) else text), Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$", examples=["it is no longer needed"])]  # for people, kept for ever
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", examples=["sample"])]  # of a profile, a user, a secret
 
 # %% ../../nbs/13_services/10_requests.ipynb #3f6a7949
@@ -61,17 +63,20 @@ def what_is_wrong(
     found: Mapping[str, Any],  # one of pydantic's errors, with the field's name first
 ) -> str:
     "Say in one sentence what is wrong with a request.\n\nParameters\n----------\ncommand : str\n    its name\nrequest : type[CommandRequest]\nfound : Mapping[str, Any]\n    one of pydantic's errors, with the field's name first\n\nReturns\n-------\nstr"
-    where, kind = ".".join(str(part) for part in found["loc"]) or "the request", found["type"]
+    where, kind = ".".join(str(part) for part in found["loc"] if "[" not in str(part)) or "the request", found["type"]  # in brackets: which form of several was tried
     if kind == "extra_forbidden":
         return f"{command}: {where!r} is nothing that it takes; it takes {', '.join(request.model_fields) or 'nothing'}"
     given = found.get("input")
     missing = kind == "missing" or given in (None, [], {}) or (isinstance(given, str) and not given.strip())
-    return f"{command}: {where} {'is missing; give it and try again' if missing else _described(found)}"
+    if not found["loc"] and kind in ("model_attributes_type", "model_type", "dict_type"):
+        return f"{command}: the request is {str(given)[:60]!r}; write the names of its fields with their values, such as {json.dumps(next(iter(request.model_fields), 'name'))}: …"
+    field = request.model_fields.get(str(found["loc"][0])) if len(found["loc"]) == 1 else None
+    return f"{command}: {where} {'is missing; give it and try again' if missing else _described(found, field)}"
 
 
-def _described(found: Mapping[str, Any]) -> str:  # one of pydantic's errors
+def _described(found: Mapping[str, Any], field: FieldInfo | None) -> str:  # of one of pydantic's errors and its field
     "Say in plain words what a value should have been."
-    given, kind, limits = str(found.get("input"))[:60], found["type"], found.get("ctx", {})
+    given, kind, limits = "it" if field and field.exclude else str(found.get("input"))[:60], found["type"], found.get("ctx", {})
     if kind.startswith("date"):
         return f"is {given!r}, which is no day; write one such as 2024-05-31"
     if kind.startswith(("int", "float", "decimal", "finite")):
@@ -81,4 +86,7 @@ def _described(found: Mapping[str, Any]) -> str:  # one of pydantic's errors
         return f"is {given}; give one that is {found['msg'].removeprefix('Input should be ')}"
     if kind == "literal_error":
         return f"is {given!r}; choose {limits['expected']}"
+    if kind == "string_pattern_mismatch":
+        meant = f"; write one such as {field.examples[0]}" if field and field.examples else f": {field.description}" if field and field.description else ""
+        return f"is not right: {given!r} is not written as it is meant{meant}"
     return f"is not right: {found['msg'].removeprefix('Value error, ')}"

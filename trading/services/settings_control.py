@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from ..core.errors import BadSettings, Refused
 from ..core.resources import share_path
-from ..core.settings import load_settings
+from ..core.settings import load_settings, odd_profiles
 from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, chosen_profile, differences, written_settings
 from ..core.types import stable_hash
 from ..pipeline.launch import check_words
@@ -123,7 +123,7 @@ def replace_settings(request: ReplaceSettings, context: Context) -> Done:
     if request.before is not None and request.before != version_of(former):
         raise Refused("somebody else has changed the settings in the meantime; reload and make your change again. Nothing was changed.")
     changed = apply_settings(request.text.replace("\r\n", "\n"), file, context.now, former)
-    return Done(text=_sentence(changed), details=changed)
+    return Done(text=" ".join((*(f"Note: {note}" for note in odd_profiles(request.text)), _sentence(changed))), details=changed)
 
 
 def _as_written(value) -> str:
