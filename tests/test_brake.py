@@ -318,3 +318,31 @@ def test_a_run_asks_the_flag_of_the_whole_installation(tmp_path):
     assert "stopped by ann" in kill_switch(settings, "paper-sample").reason()
     flag = json.loads(next(place.data.glob("stop-*.json")).read_text())
     assert flag["who"] == "ann" and not list(family.data.glob("stop-*.json"))
+
+
+def test_a_stop_over_http_waits_for_no_other_command_however_many_hang(tmp_path):
+    import uuid
+
+    from starlette.testclient import TestClient
+    from waiting import wait_until
+
+    from trading.api.app import make_app
+    from trading.security.sessions import Authenticator
+
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    users = Authenticator(tmp_path / "users.sqlite")
+    users.add_user("tom", "correct horse battery", "trader", ["main"])
+    users.enrol_totp("tom")
+    app, held, answers = make_app(place, users, AuditLog(tmp_path / "audit.jsonl"), dashboard=False), threading.Event(), []
+    client, head = TestClient(app), {"X-API-Key": users.make_key("tom", "robot", role="trader"), "Idempotency-Key": uuid.uuid4().hex}
+    service = app.state.service
+    hanging = [service.threads.submit(held.wait, 300) for _ in range(service.scribe.most)]  # as commands that wait for a venue
+    ask = lambda: answers.append(client.post("/api/v1/system/stop-trading", json={"reason": "all hangs"}, headers=head))  # noqa: E731
+    (stop := threading.Thread(target=ask, daemon=True)).start()
+    try:
+        wait_until(lambda: engaged_switches(place))
+        stop.join(120)
+        assert [a.status_code for a in answers] == [200] and answers[0].json()["engaged"] and not any(h.done() for h in hanging)
+    finally:
+        held.set()

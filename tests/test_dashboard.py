@@ -401,6 +401,79 @@ def test_a_stop_is_above_every_screen_whatever_the_screen_waits_for_and_so_is_on
     let_go("health")
 
 
+def test_a_stop_of_the_page_waits_for_nothing_that_pages_are_at(look, home, served, people, monkeypatch):
+    from dataclasses import replace
+
+    import httpx
+
+    import trading.dashboard.charts
+    from trading.dashboard.components import PageSection
+    from trading.dashboard.layout import SCREENS
+    from trading.services.stops import engaged_switches
+    from trading.services.workspace import Workspace
+
+    (folder, _), held, hangs, chart = home, threading.Event(), threading.Event(), threading.Event()
+    place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+    entered = threading.Semaphore(0)
+
+    def waits(place, who):
+        "A screen that hangs from some moment on, until it is let go."
+        if hangs.is_set():
+            entered.release()
+            held.wait(300)
+        yield PageSection("one", "One", [("missing", "here")])
+
+    def no_chart(*asked):
+        chart.set()
+        held.wait(300)
+        raise ValueError("let go")
+
+    monkeypatch.setitem(SCREENS, "books", replace(SCREENS["books"], write=waits))
+    page = look("trader", at="books")
+    trade_again(page)
+    page.wait_for_selector("#carnet[data-live=yes] #s-one")
+    other = look("trader", at="markets")
+    monkeypatch.setattr(trading.dashboard.charts, "draw_chart", no_chart)
+    other.reload()
+    wait_until(lambda: other.wait_for_timeout(50) or chart.is_set())
+    cookies = {c["name"]: c["value"] for c in people("trader")["cookies"]}
+    ask = lambda: httpx.get(f"{served[0]}/?at=books", cookies=cookies, headers={"accept": "text/html"}, timeout=300, trust_env=False)  # noqa: E731
+    asking = [threading.Thread(target=ask, daemon=True) for _ in range(2 * (os.cpu_count() or 1) + 8)]
+    told = folder / "data" / "told.json"
+
+    def stop(one) -> None:
+        "Stop trading and allow it again, while everything hangs."
+        one.click("header button:has-text('Stop trading')")
+        one.fill("#ask-reason", "nothing answers")
+        one.click("#ask-yes")
+        wait_until(lambda: one.wait_for_timeout(50) or engaged_switches(place))
+        one.wait_for_selector("#notices :text('Trading is stopped for all')")
+        one.wait_for_selector("#banner :text('nothing answers')")
+        assert not held.is_set()
+        one.click("#banner button:has-text('Resume trading')")
+        one.fill("#ask-reason", "it was a test")
+        one.click("#ask-yes")
+        one.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
+
+    try:
+        hangs.set()
+        told.write_text("{}")  # something has changed: the open page is drawn anew, and hangs in that
+        assert entered.acquire(timeout=120)
+        stop(page)
+        stop(other)  # it hangs in a chart
+        for thread in asking:  # whoever else looks at the screen waits for it
+            thread.start()
+        for _ in asking:
+            assert entered.acquire(timeout=120)
+        stop(page)
+    finally:
+        held.set()
+        told.unlink(missing_ok=True)
+    for thread in asking:
+        thread.join(300)
+    page.wait_for_selector("#s-one")
+
+
 def test_a_click_on_another_screen_does_not_wait_for_the_one_that_is_still_being_made(look, monkeypatch):
     from dataclasses import replace
 
@@ -450,8 +523,16 @@ def test_a_service_that_has_answered_nothing_has_loaded_and_read_what_its_first_
     import shutil
     import subprocess
 
-    for name in ("data", "reports"):
-        shutil.copytree(home[0] / name, tmp_path / name)
+    def copied() -> bool:
+        "Copy everything; a page that another test has left may still open and close a database meanwhile."
+        try:
+            for name in ("data", "reports"):
+                shutil.copytree(home[0] / name, tmp_path / name, dirs_exist_ok=True)
+        except shutil.Error:
+            return False
+        return True
+
+    wait_until(copied)
     shutil.copy(home[0] / "settings.ini", tmp_path)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
     done = subprocess.run([sys.executable, "-c", STARTED], cwd=tmp_path, env=environ, capture_output=True, text=True)

@@ -87,7 +87,7 @@ export function render({ model, el }) {
     if (m.chart) {
       const c = $(`[data-chart="${CSS.escape(m.chart.key)}"]`)
       if (c && m.chart.error) c.innerHTML = "", c.append(Object.assign(document.createElement("p"), { className: "missing", textContent: m.chart.error }))
-      else if (c) { c.innerHTML = ""; window.Bokeh.embed.embed_item(m.chart.item, c) }
+      else if (c) { c.innerHTML = ""; window.Bokeh.embed.embed_item(m.chart.item, c).catch(error => { if (c.isConnected) throw error }) }  // gone meanwhile: to another screen
     }
     if (m.report) { const f = $(`iframe[data-report="${CSS.escape(m.report.key)}"]`); if (f) f.srcdoc = m.report.page }
   })

@@ -32,7 +32,7 @@ from ..core.errors import BadInput, TradingError
 from ..core.group_commit import GroupCommit
 from ..core.types import Event, stable_hash
 from ..services.access import AuditLog, AuditWriter, Authenticator, allowed, workspace_for
-from ..services.commands import Actor, Command, Context, Done, CommandRequest, audit_detail, load_commands, perform, read_request
+from ..services.commands import BRAKE_THREADS, Actor, Command, Context, Done, CommandRequest, audit_detail, load_commands, perform, read_request
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace, ledger_for_writing
 
@@ -99,9 +99,9 @@ async def perform_over_http(
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
     context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", run_program=service.command, append=service.append,
                       forget=service.forget, security=lambda: SimpleNamespace(users=service.users, audit=service.audit, vault=None))
-    do: Callable[[], Awaitable[Any]] = partial(asyncio.get_running_loop().run_in_executor, service.threads, perform, wanted.name, asked, context,
-                                               service.scribe.append)
-    if wanted.records == "afterwards":
+    do: Callable[[], Awaitable[Any]] = partial(asyncio.get_running_loop().run_in_executor, BRAKE_THREADS if wanted.brake else service.threads, perform,
+                                               wanted.name, asked, context, service.scribe.append)
+    if wanted.brake:
         return _answer(await do(), status)
     name = once_key(session, key, http.method, http.url.path)
     if before := await service.answers.begin(name, stable_hash(http.method, http.url.path, portfolio, audit_detail(asked, portfolio))):
@@ -194,7 +194,7 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
         found += [inspect.Parameter("asked", only, annotation=body, default=inspect.Parameter.empty if needed else Body(default_factory=body))]
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=_PORTFOLIO))]
     once = Header(alias="Idempotency-Key", min_length=8, max_length=200, pattern=_KEY, examples=["9f1c2ab34de54f6a"])
-    if wanted.records == "afterwards":  # a stop twice is a stop: it is refused for no header
+    if wanted.brake:  # a stop twice is a stop: it is refused for no header
         once = Header("", alias="Idempotency-Key", examples=["9f1c2ab34de54f6a"])
     found += [inspect.Parameter("key", only, annotation=str, default=once)]
     described: Any = handle  # FastAPI reads the parameters from here
@@ -216,7 +216,7 @@ class CommandRoute(PlainRoute):
         async def handle(request: HttpRequest) -> Response:
             headers, query = request.headers, request.scope["query_string"].decode("latin-1")
             portfolio, key = query.removeprefix("portfolio=") if query else "main", headers.get("idempotency-key", "")
-            brake = self.wanted.records == "afterwards"  # a stop is refused for no header, and for no body that cannot be read
+            brake = self.wanted.brake  # a stop is refused for no header, and for no body that cannot be read
             plain = brake or (headers.get("content-type") == JSON and len(headers.getlist("idempotency-key")) == 1 and re.match(_KEY, key))
             if model is None or not plain or not re.match(_PORTFOLIO, portfolio):
                 return await slow(request)

@@ -8,6 +8,7 @@ __all__ = ['CONTENT_POLICY', 'channel_class', 'PageSession', 'page_component', '
 # %% ../../nbs/16_dashboard/30_app.ipynb #009a5d3c
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -15,8 +16,8 @@ from typing import Any
 
 from ..core.errors import Forbidden, NotSignedIn, TradingError
 from ..core.resources import share_path
-from .actions import WriteAudit, act
-from .ahead import DRAWN, MOMENT, Ahead, DrawAhead, start_steps, warm_up
+from .actions import BRAKES, WriteAudit, act
+from .ahead import DRAWN, MOMENT, PAGE_THREADS, PATIENCE, Ahead, DrawAhead, in_thread, start_steps, warm_up
 from .components import Viewer
 from trading.dashboard.layout import (
     SCREENS,
@@ -28,7 +29,8 @@ from trading.dashboard.layout import (
     viewer_from_request,
 )
 from .page_sessions import detach_closed_pages
-from .page_updates import POLL_SECONDS, PageUpdates
+from .page_updates import PageUpdates
+from ..services.commands import BRAKE_THREADS
 from ..services.workspace import Workspace
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #7fbf7b6b
@@ -46,55 +48,70 @@ def channel_class():
 
         def __init__(self, session, **params):
             super().__init__(**params)
-            self.session = session
+            self.session, self.at_work = session, set()
             session.send = self._send_msg
 
         def _handle_msg(self, data):
-            import panel as pn
-
-            if isinstance(data, dict) and "go" in data:  # at once, and not after a screen that is still being made
-                self.going = asyncio.ensure_future(self.session.on_message(data))
-                return
-            pn.state.execute(lambda: self.session.on_message(data), schedule=True)
+            task = asyncio.ensure_future(self.session.on_message(data))  # at once: no message waits for a screen that is still being made
+            self.at_work.add(task)  # nobody else holds it
+            task.add_done_callback(self.at_work.discard)
 
     return PageChannel
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #e9870096
 class PageSession(PageUpdates):
     "One open page: answers its messages."
-
     async def on_message(self, data: Any) -> None:
         "Answer a message of the page."
         if not isinstance(data, dict):
             return
         try:
-            who = self.who()
-            if "go" in data:
+            if "act" in data and data["act"] in BRAKES:
+                await self.perform(str(data["act"]), data)
+            elif "go" in data:
                 await self.go(data["go"] if isinstance(data["go"], dict) else {}, bool(data.get("quiet")))
-            elif "act" in data:
-                await self.perform(who, str(data["act"]), data)
-            elif "chart" in data:
-                await self.draw(who, str(data["chart"]), bool(data.get("dark")), bool(data.get("wide")))
-            elif "report" in data:
-                asked = str(data["report"])
-                self.send({"report": {"key": asked, "page": await asyncio.to_thread(self.report, *asked.split(" ", 1))}})
             else:
-                self.send({"beat": True})
+                async with self.turns[next((kind for kind in ("act", "chart", "report") if kind in data), "")]:
+                    await self.answer(data)
         except NotSignedIn:
             self.send({"signed_out": self.signin})
         except TradingError as error:
             self.send({"notice": {"text": str(error), "kind": "bad"}, "free": True})
 
-    async def perform(self, who: Viewer, name: str, data: dict) -> None:
-        "Perform an action, report its result, and show what has changed."
+    async def answer(self, data: dict) -> None:
+        "Answer one of the messages that come in turns."
+        if "act" in data:
+            await self.perform(str(data["act"]), data)
+            return
+        who = await in_thread(PAGE_THREADS, self.who)
+        if "chart" in data:
+            await self.draw(who, str(data["chart"]), bool(data.get("dark")), bool(data.get("wide")))
+        elif "report" in data:
+            asked = str(data["report"])
+            self.send({"report": {"key": asked, "page": await in_thread(PAGE_THREADS, self.report, *asked.split(" ", 1))}})
+        else:
+            self.send({"beat": True})
+
+    async def perform(self, name: str, data: dict) -> None:
+        "Perform an action, report its result, and show what has changed; a stop finds a thread of its own."
         values = data["values"] if isinstance(data.get("values"), dict) else {}
         values = {str(k): str(v) for k, v in values.items()} | {"key": str(data.get("key", ""))}
+        brake = name in BRAKES
+        do = lambda: act(self.place, self.stopper() if brake else self.who(), name, values, datetime.now(UTC), self.record)  # noqa: E731
+        if self.stopping and not brake:  # a stop waits for nothing, and whatever is asked after it waits for the stop
+            await asyncio.wait(list(self.stopping))
+        doing = asyncio.ensure_future(in_thread(BRAKE_THREADS, do) if brake else asyncio.to_thread(do))
+        if brake:
+            self.stopping.add(doing)
+            doing.add_done_callback(self.stopping.discard)
         try:
-            text, kind = await asyncio.to_thread(act, self.place, who, name, values, datetime.now(UTC), self.record), "good"
+            text, kind = await doing, "good"
+        except NotSignedIn:
+            raise
         except TradingError as error:
             text, kind = str(error), "bad"
         self.send({"notice": {"text": text, "kind": kind}, "free": True})
-        self.state = None
+        self.state, self.looked = None, -math.inf  # also when an update is at work that has seen less
         await self.tick(force=True)
 
     async def draw(self, who: Viewer, key: str, dark: bool, wide: bool) -> None:
@@ -102,7 +119,7 @@ class PageSession(PageUpdates):
         from trading.dashboard.charts import draw_chart
 
         try:
-            item = await asyncio.to_thread(draw_chart, self.place, who, json.loads(key), dark, wide)
+            item = await in_thread(PAGE_THREADS, draw_chart, self.place, who, json.loads(key), dark, wide)
         except (TradingError, ValueError) as error:
             self.send({"chart": {"key": key, "error": str(error)}})
         else:
@@ -122,7 +139,9 @@ class PageSession(PageUpdates):
             options["profile"] = profile
         self.at, self.options, self.shown, self.visits, self.arriving = at, options, {}, self.visits + 1, self.arriving + 1
         try:
-            await self.fill(self.who(), at, not quiet)
+            visit, who = self.visits, await in_thread(PAGE_THREADS, self.who)
+            if self.visits == visit:
+                await self.fill(who, at, not quiet)
         finally:
             self.arriving -= 1
 
@@ -141,17 +160,17 @@ def page_component(
     text = f"<style>{css}</style>{render_page(place, one.who(), one.at)}" if drawn else ""
     channel = channel_class()(one, shell=text, name="channel", sizing_mode="stretch_width")
     if pn.state.curdoc is not None:
-        pn.state.add_periodic_callback(one.tick, period=int(1000 * POLL_SECONDS))
         pn.state.onload(lambda: _watch(one))
     return channel
 
 
 def _watch(one: PageSession) -> None:
-    "Look for stops beside the page's own work, which is done one after the other, until the page is closed."
+    "Look for changes, and for stops beside, until the page is closed; not as a periodic callback of Panel, which keeps every message of the page waiting while it works."
     import panel as pn
 
-    task = asyncio.get_running_loop().create_task(one.watch_stops())
-    pn.state.on_session_destroyed(lambda _: task.cancel())
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(one.watch_changes()), loop.create_task(one.watch_stops())]
+    pn.state.on_session_destroyed(lambda _: [task.cancel() for task in tasks] and None)
 
 
 def draw_page(
@@ -161,14 +180,18 @@ def draw_page(
     query: Mapping[str, str] | None = None,  # of the request
     signout: str = "",
     csrf: str = "",
+    wait: float | None = PATIENCE,  # seconds for its sections at most; None: the page is there already, and no text is drawn
     **more,  # what `PageSession` takes
 ) -> tuple[PageSession, str]:
-    "Draw the page that answers a request, a slow screen as far as it comes in a moment.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignout : str, default ''\ncsrf : str, default ''\n**more\n    what `PageSession` takes\n\nReturns\n-------\ntuple[PageSession, str]"
+    "Draw the page that answers a request, a slow screen as far as it comes in a moment, any other as far as it comes in a few seconds.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignout : str, default ''\ncsrf : str, default ''\nwait : float | None, default PATIENCE\n    seconds for its sections at most; None: the page is there already, and no text is drawn\n**more\n    what `PageSession` takes\n\nReturns\n-------\ntuple[PageSession, str]"
     at, options = parse_query(query or {})
     who = viewer_from_request(place, look(), options)
     one = PageSession(place, look, record, at=at, options=options, **more)
+    if wait is None:
+        one.whole = -1
+        return one, ""
     one.ahead = Ahead(sections_of(place, who, at))
-    found, ended = one.ahead.ready(MOMENT if SCREENS[at].slow else None)
+    found, ended = one.ahead.ready(min(wait, MOMENT) if SCREENS[at].slow else wait)
     if one.ahead.error is not None:
         found, ended, one.ahead = [], False, None
     one.whole = len(found) if ended else -1
@@ -221,7 +244,7 @@ def mount(
         cookies = "; ".join(f"{k}={v}" for k, v in pn.state.cookies.items())
         return Request({"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [(b"cookie", cookies.encode())], "app": app})
 
-    def draw(request, query: Mapping[str, str]) -> tuple[PageSession, str]:
+    def draw(request, query: Mapping[str, str], wait: float | None = PATIENCE) -> tuple[PageSession, str]:
         "Draw the page for whoever is signed in, with the rights that they have at each question."
         known = session_of(request)
         chosen = query.get("portfolio") or next(iter(known.portfolios), "") if known else ""
@@ -236,18 +259,20 @@ def mount(
 
         look()
         here = place_of(chosen) if place_of else place
-        return draw_page(here, look, record, query, signout, getattr(known, "csrf", ""), signin=signin, over=lambda: getattr(app.state, "ending", False))
+        return draw_page(here, look, record, query, signout, getattr(known, "csrf", ""), wait, signin=signin, over=lambda: getattr(app.state, "ending", False))
 
     def page():
         query = {k: v[0].decode() for k, v in pn.state.session_args.items() if v}
-        asked, drawn = DRAWN.get() or ({}, None)
-        return page_template(*(drawn if drawn and asked == query else draw(session(), query)))
+        if isinstance(ahead := DRAWN.get(), Exception):
+            raise ahead
+        asked, drawn = ahead or (query, None)  # None: a socket that comes back for a page that it shows already; in the loop of all, nothing is waited for
+        return page_template(*(drawn if drawn and asked == query else draw(session(), query, MOMENT if drawn else None)))
 
-    def ahead(request) -> tuple[dict, tuple[PageSession, str]]:
+    def drawn_ahead(request) -> tuple[dict, tuple[PageSession, str]]:
         query = dict(reversed(request.query_params.multi_items()))  # the first of each name, as below
         return query, draw(request, query)
 
-    app.add_middleware(DrawAhead, path=path, draw=ahead)
+    app.add_middleware(DrawAhead, path=path, draw=drawn_ahead)
     app.state.warm_up = partial(warm_up, start_steps(place))  # for whoever starts a service
     detach_closed_pages()
     add_applications({path: page}, app=app, title="Carnet", location=False, websocket_origins=list(origins) or None)

@@ -10,15 +10,16 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from markupsafe import Markup
 
-from ..core.errors import NotSignedIn, TradingError
+from ..core.errors import Forbidden, NotSignedIn, TradingError
 from .actions import WriteAudit
-from .ahead import MOMENT, Ahead
+from .ahead import MOMENT, PAGE_THREADS, Ahead, in_thread
 from .components import Viewer, render_macro
 from .layout import SCREENS, banner, sections_of, status_line, stop_button, viewer_from_request
 from .live_prices import quotes_state
@@ -65,11 +66,26 @@ class PageUpdates:
         self.drawn = self.state  # the page was drawn with this or something newer
         self.looked = time.monotonic()
         self.busy = False
+        self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of each kind of message that is answered one after the other
+        self.stopping: set[asyncio.Future] = set()  # stops that are being done
+        self.known: tuple[float, Viewer] | None = None  # who looked last, and when
         self.stops, self.banners = latest_stops(place), 0  # the stops that the banner tells, how often it was told beside the screens
 
     def who(self) -> Viewer:
         "Return who looks, with what was asked for."
-        return viewer_from_request(self.place, self.look(), self.options)
+        self.known = time.monotonic(), (known := self.look())
+        return viewer_from_request(self.place, known, self.options)
+
+    def stopper(self) -> Viewer:
+        "Return who stops trading; while the file of users cannot be read, whoever looked last, as over HTTP."
+        try:
+            return self.look()
+        except (NotSignedIn, Forbidden):
+            raise
+        except TradingError:
+            if self.known is None or time.monotonic() - self.known[0] > _REMEMBER:
+                raise
+            return self.known[1]
 
     def stamp(self) -> tuple:
         "Return what changes when something may have to be shown anew."
@@ -77,12 +93,15 @@ class PageUpdates:
 
     async def fill(self, who: Viewer, at: str, moved: bool) -> None:
         "Send a screen, a slow one with what is ready from time to time; nothing is sent when the page was drawn with what there is."
-        state, visit, slow, banners = self.stamp(), self.visits, SCREENS[at].slow, self.banners
+        visit, slow, banners = self.visits, SCREENS[at].slow, self.banners
+        state = await in_thread(PAGE_THREADS, self.stamp)
+        if self.visits != visit:
+            return
         same, self.state, self.looked = not moved and state == self.drawn, state, time.monotonic()
         ahead, self.ahead = self.ahead if same and self.ahead else Ahead(sections_of(self.place, who, at)), None
         found, ended, shown = [], False, -1 if moved else self.whole
         while not ended:
-            found, ended = await asyncio.to_thread(ahead.ready, MOMENT / 4)
+            found, ended = await in_thread(PAGE_THREADS, ahead.ready, MOMENT / 4)
             if self.visits != visit:  # the viewer has gone elsewhere meanwhile
                 return
             if slow and not ended and len(found) > shown:
@@ -91,7 +110,7 @@ class PageUpdates:
         if ahead.error is not None:
             raise ahead.error
         parts = {f"s-{s.key}": str(s.html()) for s in found}
-        head = self.newest({"parts": await asyncio.to_thread(self.head, who)}, banners)["parts"]
+        head = self.newest({"parts": await in_thread(PAGE_THREADS, self.head, who)}, banners)["parts"]
         if self.visits != visit:
             return
         self.shown = {k: v for k, v in self.shown.items() if k == "banner"} | parts | head
@@ -117,7 +136,7 @@ class PageUpdates:
         if (state := latest_stops(self.place)) == self.stops:
             return
         try:
-            text = await asyncio.get_running_loop().run_in_executor(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
+            text = await in_thread(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
         except NotSignedIn:  # `tick` leads to the door
             return
         self.stops, self.banners, self.shown["banner"] = state, self.banners + 1, text  # only what is sent counts: whatever failed is tried again
@@ -125,15 +144,11 @@ class PageUpdates:
 
     async def watch_stops(self) -> None:
         "Look for stops as long as the page is open."
-        logged = -math.inf
-        while True:
-            try:
-                await self.show_stops()
-            except Exception:  # whatever it was, the next look may be the one that counts
-                if time.monotonic() - logged >= _LOG_AGAIN:
-                    log.exception("a page could not be told of a stop; it is tried again")
-                    logged = time.monotonic()
-            await asyncio.sleep(POLL_SECONDS)
+        await _again_and_again(self.show_stops, "a page could not be told of a stop; it is tried again")
+
+    async def watch_changes(self) -> None:
+        "Look for changes as long as the page is open."
+        await _again_and_again(self.tick, "a page could not be updated; it is tried again")
 
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
@@ -141,7 +156,7 @@ class PageUpdates:
             return
         self.busy, banners = True, self.banners
         try:
-            if parts := await asyncio.to_thread(self.changed, force):
+            if parts := await in_thread(PAGE_THREADS, self.changed, force):
                 self.send(self.newest(parts, banners))
         except NotSignedIn:
             self.send({"signed_out": self.signin})
@@ -170,9 +185,23 @@ class PageUpdates:
 
 # %% ../../nbs/16_dashboard/29_page_updates.ipynb #a7150417
 POLL_SECONDS = 0.08  # between two checks of a page
-_LOG_AGAIN = 60.0  # seconds between two log lines of the same page about a stop that it could not be told
+_REMEMBER = 1_800.0  # seconds for which whoever looked may stop trading while the file of users is broken
+_LOG_AGAIN = 60.0  # seconds between two log lines of the same page about what it could not be told
 _STATES: dict[Workspace, tuple[float, tuple]] = {}
 _STOP_THREADS = ThreadPoolExecutor(2, "stops")  # apart from those that compute screens
+
+
+async def _again_and_again(look: Callable[[], Awaitable[None]], failed: str) -> None:
+    "Look again and again, whatever a look ends with: the next may be the one that counts."
+    logged = -math.inf
+    while True:
+        try:
+            await look()
+        except Exception:
+            if time.monotonic() - logged >= _LOG_AGAIN:
+                log.exception(failed)
+                logged = time.monotonic()
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def activity_state(place: Workspace) -> tuple:

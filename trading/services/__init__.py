@@ -23,9 +23,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "proposals_of", "explain_differences",
     ],
     "commands": [
-        "Record", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "Done", "Command", "command", "load_commands",
-        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
-        "audit_record", "owner_context",
+        "Record", "Handler", "BRAKE_THREADS", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "Done", "Command", "command",
+        "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+        "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ScanMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
