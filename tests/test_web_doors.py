@@ -143,7 +143,14 @@ def test_a_page_that_asks_by_itself_keeps_nobody_signed_in_and_a_person_does(tmp
     assert later(polling, 14, **{"x-by-itself": "1"}) == 401 and later(touched, 0, "/api/v1/session") == 200
     assert later(touched, 25, "/console", accept="text/html") == 200 and later(touched, 25, "/console", accept="text/html") == 200
     reload = {"accept": "text/html", "sec-fetch-mode": "navigate"}  # nobody has gone there
+    safari = {"user-agent": "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15", **reload}
+    for _ in range(2):  # it never says 'sec-fetch-user': an address that somebody typed is somebody
+        assert later(touched, 25, "/console", **{"sec-fetch-site": "none"}, **safari) == 200
     assert later(touched, 25, "/console", **reload) == 200 and later(touched, 25, "/console", **reload) == 303
+    assert sign_in(again := client()).status_code == 200
+    for more in ({"sec-fetch-site": "same-origin"} | safari, {"sec-fetch-site": "none"} | reload):  # the page itself; another browser
+        assert later(again, 14, "/console", **more) == 200
+    assert later(again, 14, "/console", **reload) == 303
 
 
 def test_the_stop_is_let_through_when_the_file_of_users_breaks_and_the_rate_is_used_up(tmp_path):

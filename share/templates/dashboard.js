@@ -184,12 +184,19 @@ export function render({ model, el }) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw)
 
   // --- somebody is here: only a person keeps the session, what the page asks by itself does not ------------------------------------------
-  let touched = Date.now()
-  const here = () => {
-    if (!root.isConnected) for (const kind of touches) removeEventListener(kind, here, true)
-    else if (Date.now() - touched > 60000) { touched = Date.now(); fetch("/api/v1/session").catch(() => {}) }
+  let touched = 0, pointed = ""            // when it was told last: the first touch is always told, as a page may have loaded itself anew
+  const touches = ["pointerdown", "pointermove", "pointerover", "keydown", "wheel", "focus", "blur"]
+  const byPerson = e => {                  // of what happens inside a report's frame only this is seen: the pointer comes, goes, or the frame takes the focus
+    if (e.type === "focus" || e.type === "blur") return e.target === window           // the page itself moves the focus between its parts
+    if (e.type !== "pointermove" && e.type !== "pointerover") return true
+    const was = pointed
+    pointed = `${e.screenX} ${e.screenY}`
+    return was !== "" && was !== pointed   // a part that is written again under a pointer that rests is nobody
   }
-  const touches = ["pointerdown", "keydown", "wheel"]
+  const here = e => {
+    if (!root.isConnected) for (const kind of touches) removeEventListener(kind, here, true)
+    else if (byPerson(e) && Date.now() - touched > 60000) { touched = Date.now(); fetch("/api/v1/session").catch(() => {}) }
+  }
   if (!model.shell) for (const kind of touches) addEventListener(kind, here, { passive: true, capture: true })
 
   // --- still there? -------------------------------------------------------------------------------------------------------------------

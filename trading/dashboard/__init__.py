@@ -16,8 +16,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "STAGE_STATES", "NAMES", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form", "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "framed",
-        "profiles_of", "render_page", "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "FAULT", "STOP", "Screen", "log_fault", "sections_of", "frame", "status_line", "stop_button", "banner",
+        "first_sections", "framed", "profiles_of", "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "live_prices": ["newer_quotes", "quotes_state"],
     "page_sessions": ["detach_closed_pages"],

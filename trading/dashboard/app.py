@@ -20,8 +20,10 @@ from .actions import BRAKES, WriteAudit, act
 from .ahead import DRAWN, MOMENT, PAGE_THREADS, PATIENCE, Ahead, DrawAhead, in_thread, start_steps, warm_up
 from .components import Viewer
 from trading.dashboard.layout import (
+    FAULT,
     SCREENS,
     framed,
+    log_fault,
     parse_query,
     render_page,
     sections_of,
@@ -77,6 +79,9 @@ class PageSession(PageUpdates):
             self.send({"signed_out": self.signin})
         except TradingError as error:
             self.send({"notice": {"text": str(error), "kind": "bad"}, "free": True})
+        except Exception:  # noqa: BLE001  an error of ours is neither hidden nor does it take the page with it
+            log_fault(f"the message {next(iter(data), '')!r} of a page")
+            self.send({"notice": {"text": FAULT, "kind": "bad"}, "free": True})
 
     async def answer(self, data: dict) -> None:
         "Answer one of the messages that come in turns."
