@@ -1,5 +1,6 @@
 "The doors of the service behind a proxy: which names, whose word, which cookies, which keys, which sessions."
 
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -217,3 +218,22 @@ def test_of_a_portfolio_that_is_named_twice_the_same_one_is_checked_and_shown(tm
     for path in ("/api/v1/portfolio/events", "/api/v1/settings", "/"):
         assert vic.get(f"{path}?portfolio=main&portfolio=family").status_code == 403, path
     assert vic.get("/api/v1/portfolio/events?portfolio=family&portfolio=main").status_code == 200, "the last one counts"
+
+
+def test_a_page_opens_however_much_of_what_open_pages_ask_for_hangs(tmp_path):
+    pytest.importorskip("panel", reason="panel is missing: pip install 'carnet[serve]'")
+    from trading.dashboard.ahead import PAGE_THREADS
+
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    users, free = Authenticator(tmp_path / "users.sqlite"), threading.Event()
+    users.add_user("vic", PASSWORD, "viewer", ["main"])
+    app = make_app(place, users, AuditLog(tmp_path / "audit.jsonl"))
+    token = users.sign_in("vic", PASSWORD, "", datetime.now(UTC), "here").token
+    hanging = [PAGE_THREADS.submit(free.wait, 120) for _ in range(40)]  # updates, charts and reports that wait for a disk
+    try:
+        answer = TestClient(app, cookies={"carnet_session": token}).get("/")
+        assert answer.status_code == 200 and "Daily run" in answer.text
+        assert not any(work.done() for work in hanging), "the page has waited for none of them"
+    finally:
+        free.set()

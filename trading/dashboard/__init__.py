@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "BRAKES", "request_of", "act"],
     "ahead": [
-        "PAGE_THREADS", "LOOKS", "LIBRARIES", "READ", "MOMENT", "PATIENCE", "DRAWN", "in_thread", "Ahead", "Looks", "start_steps",
-        "warm_up", "DrawAhead",
+        "PAGE_THREADS", "DRAW_THREADS", "LOOKS", "LIBRARIES", "READ", "MOMENT", "PATIENCE", "DRAWN", "in_thread", "Ahead", "Looks",
+        "start_steps", "warm_up", "DrawAhead",
     ],
     "app": ["CONTENT_POLICY", "channel_class", "PageSession", "page_component", "draw_page", "page_template", "mount"],
     "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],

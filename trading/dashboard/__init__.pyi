@@ -18,7 +18,7 @@ from . import screens_settings as screens_settings
 from . import screens_system as screens_system
 from . import screens_trading as screens_trading
 from .actions import Values as Values, WriteAudit as WriteAudit, BRAKES as BRAKES, request_of as request_of, act as act
-from .ahead import PAGE_THREADS as PAGE_THREADS, LOOKS as LOOKS, LIBRARIES as LIBRARIES, READ as READ, MOMENT as MOMENT, PATIENCE as PATIENCE, DRAWN as DRAWN, in_thread as in_thread, Ahead as Ahead, Looks as Looks, start_steps as start_steps, warm_up as warm_up, DrawAhead as DrawAhead
+from .ahead import PAGE_THREADS as PAGE_THREADS, DRAW_THREADS as DRAW_THREADS, LOOKS as LOOKS, LIBRARIES as LIBRARIES, READ as READ, MOMENT as MOMENT, PATIENCE as PATIENCE, DRAWN as DRAWN, in_thread as in_thread, Ahead as Ahead, Looks as Looks, start_steps as start_steps, warm_up as warm_up, DrawAhead as DrawAhead
 from .app import CONTENT_POLICY as CONTENT_POLICY, channel_class as channel_class, PageSession as PageSession, page_component as page_component, draw_page as draw_page, page_template as page_template, mount as mount
 from .charts import candle_chart as candle_chart, line_chart as line_chart, levels_of as levels_of, draw_chart as draw_chart
 from .components import STAGE_STATES as STAGE_STATES, NAMES as NAMES, render_macro as render_macro, PageSection as PageSection, Viewer as Viewer, Button as Button, button as button, Link as Link, link as link, Field as Field, form as form, steps as steps

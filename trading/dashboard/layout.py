@@ -124,7 +124,7 @@ def banner(place: Workspace, who: Viewer) -> Markup:
     resume = None
     with suppress(TradingError):  # settings that cannot be read: nobody knows which account this is
         if who.may("trader") and switch_of(place, who.profile).engaged:
-            resume = button("Resume trading", "reset", "", "Resume trading of this account?", "Reason")
+            resume = button("Resume trading", "reset", "", "Resume trading of this account?", "Reason", profile=who.profile)
     return render_macro("banner", "Kill switch engaged: trading is stopped.", sentence("; ".join(stopped)) + ".", resume)
 
 # %% ../../nbs/16_dashboard/25_layout.ipynb #b637bfd1
