@@ -7306,6 +7306,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'trading/services/account_control.py'),
                                                   'trading.services.account_control._engage': ( '13_services/account_control.html#_engage',
                                                                                                 'trading/services/account_control.py'),
+                                                  'trading.services.account_control._in_any_case': ( '13_services/account_control.html#_in_any_case',
+                                                                                                     'trading/services/account_control.py'),
                                                   'trading.services.account_control._name': ( '13_services/account_control.html#_name',
                                                                                               'trading/services/account_control.py'),
                                                   'trading.services.account_control._named': ( '13_services/account_control.html#_named',
