@@ -497,6 +497,44 @@ def test_a_screen_with_an_error_of_the_program_says_so_and_the_log_says_which(lo
     assert {r.getMessage() for r in logged} == {f"the screen {at!r} ended with an error of the program" for at in ("books", "performance")}
 
 
+def test_what_is_pressed_is_of_the_profile_that_is_shown_whatever_profile_is_on_its_way(look, monkeypatch):
+    from dataclasses import replace
+
+    import trading.dashboard.app
+    from trading.dashboard.actions import request_of
+    from trading.dashboard.components import PageSection, button
+    from trading.dashboard.layout import SCREENS
+
+    held, asked = threading.Event(), []
+
+    def one_button(place, who):
+        "A screen with a button, which another profile waits for."
+        if who.profile == "strict":
+            held.wait(300)
+        yield PageSection("one", "One", [("actions", [button("Start it", "start")])])
+
+    def kept(place, who, name, values, now, record=None):
+        asked.append(request_of(place, who, name, values))
+        return "it was kept"
+
+    monkeypatch.setitem(SCREENS, "runs", replace(SCREENS["runs"], write=one_button))
+    monkeypatch.setattr(trading.dashboard.app, "act", kept)
+    page = look("trader", at="runs")
+    first = page.get_attribute("#carnet", "data-profile")
+    assert first and first != "strict"
+    try:
+        page.select_option("#profile", "strict")
+        page.click("#s-one button:has-text('Start it')")
+        wait_until(lambda: page.wait_for_timeout(50) or asked)
+        assert asked == [("start-run", {"profile": first})] and not held.is_set()
+    finally:
+        held.set()
+    page.wait_for_selector("#carnet[data-profile=strict]")
+    page.click("#s-one button:has-text('Start it')")
+    wait_until(lambda: page.wait_for_timeout(50) or len(asked) > 1)
+    assert asked[1] == ("start-run", {"profile": "strict"})
+
+
 def test_a_click_on_another_screen_does_not_wait_for_the_one_that_is_still_being_made(look, monkeypatch):
     from dataclasses import replace
 
