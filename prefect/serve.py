@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -42,6 +42,12 @@ def serve_pool(pool: str) -> Iterator[str]:
             client.read_work_pool(pool)
     except ObjectNotFound as error:
         raise BadInput(f"the server has no pool {pool[:60]!r}; make it with: prefect work-pool create {pool[:60]} --type process") from error
+    except HTTPStatusError as error:
+        code, where = error.response.status_code, os.environ["PREFECT_API_URL"]
+        if code in (401, 403):
+            raise BadInput(f"the Prefect server at {where} lets nobody in who does not sign in ({code}); "
+                           "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to what it asks for") from error
+        raise VenueUnreachable(f"the Prefect server at {where} answers with the error {code}; look into its log") from error
     except HTTPError as error:
         raise VenueUnreachable(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer: {error or type(error).__name__}") from error
     load_flow("watch").patient(base)

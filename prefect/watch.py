@@ -6,7 +6,7 @@ Nothing is decided here. The work is done by the command, in a process of its ow
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,15 +33,27 @@ def in_a_sentence(record: logging.LogRecord) -> bool:
     return True
 
 
+def quiet_when_cancelled(told: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    "Return what looks at the end of a task, and passes over one that was only cancelled."
+    def ended(self: Any, task: Any) -> None:
+        return None if task.cancelled() else told(self, task)
+
+    ended.patient = True
+    return ended
+
+
 def patient(*modules: Any) -> None:
     "Let the loops of modules of Prefect, and what looks for cancelled runs, wait for a server that restarts; they would end after half a minute."
     for module in (observers, *modules):
         module.critical_service_loop = partial(critical_service_loop, consecutive=1_000_000)
     for kind in (observers.FlowRunCancellingObserver, observers.FlowRunSuspendingObserver):  # asked for the error of one that was only cancelled
         told = kind._handle_polling_task_done
-        kind._handle_polling_task_done = lambda self, task, told=told: None if task.cancelled() else told(self, task)
+        if not getattr(told, "patient", False):  # this file is loaded once for each flow that asks for it
+            kind._handle_polling_task_done = quiet_when_cancelled(told)
     for name in (*OBSERVERS, "prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect.flow_engine", "prefect.task_engine"):
-        logging.getLogger(name).addFilter(in_a_sentence)
+        logger = logging.getLogger(name)
+        if not any(getattr(known, "__name__", "") == in_a_sentence.__name__ for known in logger.filters):
+            logger.addFilter(in_a_sentence)
 
 
 patient()

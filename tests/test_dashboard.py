@@ -474,6 +474,29 @@ def test_a_stop_of_the_page_waits_for_nothing_that_pages_are_at(look, home, serv
     page.wait_for_selector("#s-one")
 
 
+def test_a_screen_with_an_error_of_the_program_says_so_and_the_log_says_which(look, monkeypatch, caplog):
+    from dataclasses import replace
+
+    from trading.dashboard.components import PageSection
+    from trading.dashboard.layout import SCREENS
+
+    def wrong(place, who):
+        yield PageSection("first", "First", [("missing", "this much")])
+        raise ZeroDivisionError("of the screen")
+
+    for at in ("books", "performance"):  # one that is drawn at once, and one that is slow
+        monkeypatch.setitem(SCREENS, at, replace(SCREENS[at], write=wrong))
+    page = look("viewer", at="books")
+    page.wait_for_selector("#s-failed :text('An error of the program')")
+    page.click("#screens a[href='?at=performance']")
+    page.wait_for_selector("#carnet[data-at=performance] #s-failed :text('An error of the program')")
+    assert "this much" in page.inner_text("#s-first")
+    page.click("#screens a[href='?at=alerts']")
+    page.wait_for_selector("#carnet[data-at=alerts] #s-rules")
+    logged = [r for r in caplog.records if r.levelname == "ERROR" and r.exc_info and "of the screen" in str(r.exc_info[1])]
+    assert {r.getMessage() for r in logged} == {f"the screen {at!r} ended with an error of the program" for at in ("books", "performance")}
+
+
 def test_a_click_on_another_screen_does_not_wait_for_the_one_that_is_still_being_made(look, monkeypatch):
     from dataclasses import replace
 
@@ -657,6 +680,37 @@ def test_whoever_touches_the_page_stays_signed_in(look):
         page.evaluate("() => { window.was = Date.now; Date.now = () => was() + 61000 }")  # a minute later
         page.keyboard.press("Shift")
         page.evaluate("() => { Date.now = was }")
+
+
+def test_whoever_reads_a_report_stays_signed_in_and_a_page_that_changes_by_itself_keeps_nobody(look):
+    page, told = look("viewer", at="runs"), []
+    page.click("#s-list tbody a >> nth=0")
+    page.frame_locator("#s-report iframe").locator("h1").wait_for()
+    page.on("request", lambda r: told.append(r.url) if r.url.endswith("/api/v1/session") else None)
+    page.evaluate("() => { window.was = Date.now; window.ahead = 0; Date.now = () => was() + ahead }")
+    later = lambda: page.evaluate("() => { ahead += 61000 }")  # noqa: E731  a minute later
+    page.evaluate("() => addEventListener('pointermove', e => { window.at = { bubbles: true, screenX: e.screenX, screenY: e.screenY } })")
+    page.mouse.move(400, 300)
+    later()
+    told.clear()
+    page.evaluate("() => { for (const name of ['main', 'menu']) document.getElementById(name).focus() }")  # the page itself
+    page.evaluate("() => document.body.dispatchEvent(new PointerEvent('pointerover', at))")  # under a pointer that rests
+    page.evaluate("() => fetch('/api/v1/portfolios')")
+    assert told == []
+    box = page.locator("#s-report iframe").bounding_box()
+    page.mouse.move(box["x"] + 9, max(box["y"], 0) + 9)
+    with page.expect_request("**/api/v1/session"):  # the pointer moves into the report
+        page.mouse.move(box["x"] - 5, max(box["y"], 0) + 9)
+        page.mouse.move(box["x"] + 9, max(box["y"], 0) + 9)
+    later()
+    with page.expect_request("**/api/v1/session"):  # a click inside it: the window loses the focus to the frame
+        page.mouse.click(box["x"] + 30, max(box["y"], 0) + 30)
+
+
+def test_the_first_touch_of_a_page_is_told_however_young_it_is(look):
+    page = look("viewer")
+    with page.expect_request("**/api/v1/session"):
+        page.keyboard.press("Shift")
 
 
 def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):

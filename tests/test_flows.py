@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,56 @@ def test_schedule_writes_the_file_and_serves_several_profiles(tmp_path):
         assert wrong.exit_code == 1 and wrong.output.count("did you mean 'crypto'") == 1
 
 
+def test_a_worker_of_a_pool_is_refused_in_a_sentence_and_never_becomes_the_schedule_itself(tmp_path, monkeypatch):
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    from click.testing import CliRunner
+
+    from trading.cli.main import main
+
+    with CliRunner().isolated_filesystem(tmp_path):
+        beside = ((["--write", "mine.yaml"], "--write"), (["--profile", "a", "--ui"], "--profile and --ui"), (["--portfolio", "a"], "--portfolio"))
+        for words, says in (([""], "names no pool"), ([" "], "names no pool"), *((["x", *words], f"leave {says} out") for words, says in beside)):
+            done = CliRunner().invoke(main, ["schedule", "--pool", *words])
+            assert done.exit_code == 2 and says in " ".join(done.output.split()) and not Path("mine.yaml").exists(), (words, done.output)
+        for address in ("http://[::1/api", "nonsense", "http://127.0.0.1:x/api"):
+            monkeypatch.setenv("PREFECT_API_URL", address)
+            done = CliRunner().invoke(main, ["schedule", "--pool", "x"])
+            assert done.exit_code == 1 and "PREFECT_API_URL is no address of a server" in done.output, (address, done.output)
+
+    class Closed(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(401)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+        log_message = lambda self, *_: None  # noqa: E731
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        plain = {k: v for k, v in os.environ.items() if not k.startswith(("CARNET_", "PREFECT_"))}
+        plain |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api"}
+        done = subprocess.run([sys.executable, "-m", "trading", "schedule", "--pool", "x"], cwd=tmp_path, env=plain, capture_output=True, text=True)
+        server.shutdown()
+    assert done.returncode == 1 and "lets nobody in who does not sign in (401)" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_flows_that_are_loaded_again_change_prefect_only_once():
+    import logging
+
+    from prefect._internal import observers
+
+    from trading.pipeline.launch import load_flow
+
+    changed = lambda: (observers.FlowRunCancellingObserver._handle_polling_task_done, list(logging.getLogger("prefect.flow_runs").filters))  # noqa: E731
+    load_flow("watch")
+    before = changed()
+    load_flow("watch")
+    load_flow("daily")
+    assert changed() == before
+
+
 HOLD = """
 import time
 from pathlib import Path
@@ -227,6 +278,7 @@ def test_a_worker_of_a_pool_outlasts_a_restart_of_the_server_and_tells_it_and_ou
 
     def server() -> subprocess.Popen:
         process = start(["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"], tmp_path / "server.log")
+        running.append(process)  # before it is waited for: whatever fails, it is ended
         wait_until(lambda: healthy() or process.poll() is not None, 200)
         assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
         return process
@@ -248,8 +300,9 @@ def test_a_worker_of_a_pool_outlasts_a_restart_of_the_server_and_tells_it_and_ou
         return httpx.get(f"{url}/flow_runs/{run}", timeout=60).json().get("state_name")
 
     (tmp_path / "hold.py").write_text(HOLD)
-    running = [server()]
+    running: list[subprocess.Popen] = []
     try:
+        first = server()
         ours = ["trading", "schedule", "--pool", "carnet"]
         wrong = subprocess.run([sys.executable, "-m", *ours], cwd=tmp_path, env=plain, capture_output=True, text=True)
         assert wrong.returncode == 1 and "the server has no pool 'carnet'" in wrong.stderr and "Traceback" not in wrong.stderr
@@ -263,15 +316,17 @@ def test_a_worker_of_a_pool_outlasts_a_restart_of_the_server_and_tells_it_and_ou
         wait_until(lambda: state(failing) == "Failed", 200)
         held = begin()
         wait_until((tmp_path / "begun").exists, 200)
-        os.killpg(running[0].pid, signal.SIGKILL)
-        running[0].wait()
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
         wait_until(lambda: log.read_text().count("polling mode") >= 3, 200)  # the worker, and the flow run twice, have noticed
-        running[0] = server()
+        server()
         (tmp_path / "go").touch()
         wait_until(lambda: state(held) == "Completed", 200)
     finally:
-        for process in reversed(running):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+        for process in sorted(running, key=lambda p: "server" in p.args):  # the worker first
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                process.wait(60)
     told = log.read_text()
     assert "the store has no bars" in told and "Traceback" not in told, told[-6000:]

@@ -296,12 +296,17 @@ def test_a_stop_is_refused_for_no_field_and_sells_only_what_was_asked_for_plainl
         assert ok and words.startswith("Trading is stopped for " + ("paper-sample" if asked == one else "all")), (asked, words)
     none, typo, unclear = "accounts names none", "what 'acounts' was to say is not known", "close is 'maybe', which"
     for asked, why in (({"accounts": []}, none), ({"accounts": ""}, none), ({"acounts": ["paper-sample"]}, typo), ({"close": "maybe"}, unclear)):
-        for door, through in DOORS.items():
-            if door == "page" and asked == {"accounts": ""}:
-                continue  # a field of a form that is left blank is left out
+        for door, through in DOORS.items() if asked == {"accounts": []} else [("api", through_api)]:
             ok, words = through(place, "stop-trading", {"reason": "x", "close": True} | asked, "trader")
             assert not ok and "Trading is stopped for all" in words and f"Nothing was closed: {why}" in spaced(words), (door, asked, words)
             assert "paper-sample" in engaged_switches(place) and "live-crypto" in engaged_switches(place)
+    for n, asked in enumerate(({"paper-sample": True}, [5], True, [["paper-sample"]], ["paper-sample\u200e"])):  # names no account plainly
+        other = fresh(made, tmp_path / str(n))
+        ok, words = through_api(other, "stop-trading", {"accounts": asked, "close": True}, "trader")
+        assert not ok and "Trading is stopped for all" in words and "Nothing was closed: accounts is" in words, (asked, words)
+        assert "paper-sample" in engaged_switches(other) and "live-crypto" in engaged_switches(other)
+    ok, words = through_api(place, "stop-trading", {"accounts": "Paper-Sample;PAPER-CRYPTO"}, "trader")
+    assert ok and words.startswith("Trading is stopped for paper-sample and paper-crypto."), words
     assert ledger.positions("paper-sample") == held and not [e for e in ledger.events()[rows:] if e.kind in ("intent", "fill")]
     assert through_api(place, "stop-trading", {"accounts": "paper-sample", "close": "yes"}, "trader")[0] and not ledger.positions("paper-sample")
     ledger.close()

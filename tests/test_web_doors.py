@@ -1,5 +1,6 @@
 "The doors of the service behind a proxy: which names, whose word, which cookies, which keys, which sessions."
 
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,7 +144,14 @@ def test_a_page_that_asks_by_itself_keeps_nobody_signed_in_and_a_person_does(tmp
     assert later(polling, 14, **{"x-by-itself": "1"}) == 401 and later(touched, 0, "/api/v1/session") == 200
     assert later(touched, 25, "/console", accept="text/html") == 200 and later(touched, 25, "/console", accept="text/html") == 200
     reload = {"accept": "text/html", "sec-fetch-mode": "navigate"}  # nobody has gone there
+    safari = {"user-agent": "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15", **reload}
+    for _ in range(2):  # it never says 'sec-fetch-user': an address that somebody typed is somebody
+        assert later(touched, 25, "/console", **{"sec-fetch-site": "none"}, **safari) == 200
     assert later(touched, 25, "/console", **reload) == 200 and later(touched, 25, "/console", **reload) == 303
+    assert sign_in(again := client()).status_code == 200
+    for more in ({"sec-fetch-site": "same-origin"} | safari, {"sec-fetch-site": "none"} | reload):  # the page itself; another browser
+        assert later(again, 14, "/console", **more) == 200
+    assert later(again, 14, "/console", **reload) == 303
 
 
 def test_the_stop_is_let_through_when_the_file_of_users_breaks_and_the_rate_is_used_up(tmp_path):
@@ -210,3 +218,22 @@ def test_of_a_portfolio_that_is_named_twice_the_same_one_is_checked_and_shown(tm
     for path in ("/api/v1/portfolio/events", "/api/v1/settings", "/"):
         assert vic.get(f"{path}?portfolio=main&portfolio=family").status_code == 403, path
     assert vic.get("/api/v1/portfolio/events?portfolio=family&portfolio=main").status_code == 200, "the last one counts"
+
+
+def test_a_page_opens_however_much_of_what_open_pages_ask_for_hangs(tmp_path):
+    pytest.importorskip("panel", reason="panel is missing: pip install 'carnet[serve]'")
+    from trading.dashboard.ahead import PAGE_THREADS
+
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    users, free = Authenticator(tmp_path / "users.sqlite"), threading.Event()
+    users.add_user("vic", PASSWORD, "viewer", ["main"])
+    app = make_app(place, users, AuditLog(tmp_path / "audit.jsonl"))
+    token = users.sign_in("vic", PASSWORD, "", datetime.now(UTC), "here").token
+    hanging = [PAGE_THREADS.submit(free.wait, 120) for _ in range(40)]  # updates, charts and reports that wait for a disk
+    try:
+        answer = TestClient(app, cookies={"carnet_session": token}).get("/")
+        assert answer.status_code == 200 and "Daily run" in answer.text
+        assert not any(work.done() for work in hanging), "the page has waited for none of them"
+    finally:
+        free.set()

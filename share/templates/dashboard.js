@@ -7,7 +7,7 @@ export function render({ model, el }) {
   const $ = s => page.querySelector(s)
   const root = $("#carnet"), html = document.documentElement
   const send = m => model.send_msg(m)
-  let heard = Date.now(), asking = null
+  let heard = Date.now(), asking = null, askedOf
 
   // --- what the server sends ------------------------------------------------------------------------------------------------------
   const named = (list, text) => {          // a name for each of them, by which it is found in the part that is written again
@@ -58,6 +58,7 @@ export function render({ model, el }) {
     const m = e.data ?? e
     heard = Date.now()
     if (m.screen) show(m.screen)
+    if (m.profile !== undefined) root.dataset.profile = m.profile   // what is shown is of this profile, and so is what is pressed there
     for (const [key, text] of Object.entries(m.parts ?? {})) {
       const box = $(`#${CSS.escape(key)}`)
       if (box) put(box, text)
@@ -103,9 +104,9 @@ export function render({ model, el }) {
   }
   if (!model.shell) window.addEventListener("popstate", () => go(location.search || "?at=today", false))
 
-  function act(button, name, values) {
+  function act(button, name, values, profile = root.dataset.profile) {
     if (button) { button.setAttribute("aria-busy", "true"); button.disabled = true }
-    send({ act: name, values, key: crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) })
+    send({ act: name, values, profile, key: crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) })
   }
 
   function ask(button) {
@@ -118,13 +119,14 @@ export function render({ model, el }) {
     reason.value = ""
     field.querySelector("label").textContent = button.dataset.reason ?? ""
     asking = button
+    askedOf = root.dataset.profile          // wherever the page goes while the question is open
     dialog.returnValue = ""
     dialog.showModal()
     ;(button.dataset.reason ? reason : $("#ask-yes")).focus()
   }
   $("#ask").addEventListener("close", () => {
     if ($("#ask").returnValue === "yes" && asking)
-      act(asking, asking.dataset.act, { ...JSON.parse(asking.dataset.values), reason: $("#ask-reason").value })
+      act(asking, asking.dataset.act, { ...JSON.parse(asking.dataset.values), reason: $("#ask-reason").value }, askedOf)
     asking?.focus?.()
     asking = null
   })
@@ -184,12 +186,19 @@ export function render({ model, el }) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw)
 
   // --- somebody is here: only a person keeps the session, what the page asks by itself does not ------------------------------------------
-  let touched = Date.now()
-  const here = () => {
-    if (!root.isConnected) for (const kind of touches) removeEventListener(kind, here, true)
-    else if (Date.now() - touched > 60000) { touched = Date.now(); fetch("/api/v1/session").catch(() => {}) }
+  let touched = 0, pointed = ""            // when it was told last: the first touch is always told, as a page may have loaded itself anew
+  const touches = ["pointerdown", "pointermove", "pointerover", "keydown", "wheel", "focus", "blur"]
+  const byPerson = e => {                  // of what happens inside a report's frame only this is seen: the pointer comes, goes, or the frame takes the focus
+    if (e.type === "focus" || e.type === "blur") return e.target === window           // the page itself moves the focus between its parts
+    if (e.type !== "pointermove" && e.type !== "pointerover") return true
+    const was = pointed
+    pointed = `${e.screenX} ${e.screenY}`
+    return was !== "" && was !== pointed   // a part that is written again under a pointer that rests is nobody
   }
-  const touches = ["pointerdown", "keydown", "wheel"]
+  const here = e => {
+    if (!root.isConnected) for (const kind of touches) removeEventListener(kind, here, true)
+    else if (byPerson(e) && Date.now() - touched > 60000) { touched = Date.now(); fetch("/api/v1/session").catch(() => {}) }
+  }
   if (!model.shell) for (const kind of touches) addEventListener(kind, here, { passive: true, capture: true })
 
   // --- still there? -------------------------------------------------------------------------------------------------------------------

@@ -278,7 +278,15 @@ def is_attended(scope: dict, headers: dict[bytes, bytes]) -> bool:
     if scope["path"].startswith("/api/") or scope["method"] not in SAFE:
         return True
     mode = headers.get(b"sec-fetch-mode")  # over plain HTTP from elsewhere browsers do not say it
-    return b"sec-fetch-user" in headers if mode else b"text/html" in headers.get(b"accept", b"")
+    if mode and b"sec-fetch-user" not in headers:  # Safari never says it: there an address that was typed or kept counts, which no page can ask for by itself
+        return mode == b"navigate" and headers.get(b"sec-fetch-site") == b"none" and _is_safari(headers)
+    return bool(mode) or b"text/html" in headers.get(b"accept", b"")
+
+
+def _is_safari(headers: dict[bytes, bytes]) -> bool:
+    "Tell whether a browser says that it is Safari, and not one of those that only name it too."
+    name = headers.get(b"user-agent", b"")
+    return b"Safari/" in name and b"Chrome/" not in name and b"Chromium/" not in name
 
 
 def check_origin(scope: dict, headers: dict[bytes, bytes]) -> None:

@@ -90,6 +90,12 @@ def schedule_command(profiles, portfolios, ui, write, pool, once) -> None:
     from trading.services.flow_runs import deployments_text, scheduled_settings
     from trading.services.launching import keep_schedule, work_for_pool
 
+    if pool is not None:  # also where a variable that should name it is empty
+        if not pool.strip():
+            raise click.UsageError("--pool names no pool; give its name, or leave --pool out to start the jobs from here")
+        beside = {"--write": write, "--profile": profiles, "--portfolio": portfolios, "--ui": ui, "--once": once}
+        if given := [name for name, value in beside.items() if value]:
+            raise click.UsageError(f"--pool does what the server says, which knows profiles and portfolios by itself; leave {' and '.join(given)} out")
     every, problems = scheduled_settings(profiles, portfolios)
     for problem in problems:
         print_line(problem, err=True)
@@ -102,7 +108,7 @@ def schedule_command(profiles, portfolios, ui, write, pool, once) -> None:
         write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write), others).encode())
         print_line(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
         return
-    for line in work_for_pool(pool, every[0][1]) if pool else keep_schedule(every, once, ui):
+    for line in work_for_pool(pool, every[0][1]) if pool is not None else keep_schedule(every, once, ui):
         print_line(line)
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def write_atomic(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as target:
-            if path.exists():
-                os.chmod(beside, stat.S_IMODE(path.stat().st_mode))  # before the first byte
+            with suppress(FileNotFoundError):  # new, or somebody else deletes it meanwhile
+                os.chmod(beside, stat.S_IMODE(os.stat(path).st_mode))  # before the first byte
             target.write(content)
             target.flush()
             os.fsync(target.fileno())  # else the name may be on the disk before the content when the power goes

@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "BRAKES", "request_of", "act"],
     "ahead": [
-        "PAGE_THREADS", "LOOKS", "LIBRARIES", "READ", "MOMENT", "PATIENCE", "DRAWN", "in_thread", "Ahead", "Looks", "start_steps",
-        "warm_up", "DrawAhead",
+        "PAGE_THREADS", "DRAW_THREADS", "LOOKS", "LIBRARIES", "READ", "MOMENT", "PATIENCE", "DRAWN", "in_thread", "Ahead", "Looks",
+        "start_steps", "warm_up", "DrawAhead",
     ],
     "app": ["CONTENT_POLICY", "channel_class", "PageSession", "page_component", "draw_page", "page_template", "mount"],
     "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],
@@ -16,8 +16,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "STAGE_STATES", "NAMES", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form", "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "framed",
-        "profiles_of", "render_page", "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "FAULT", "STOP", "Screen", "log_fault", "sections_of", "frame", "status_line", "stop_button", "banner",
+        "first_sections", "framed", "profiles_of", "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "live_prices": ["newer_quotes", "quotes_state"],
     "page_sessions": ["detach_closed_pages"],

@@ -18,11 +18,11 @@ from . import screens_settings as screens_settings
 from . import screens_system as screens_system
 from . import screens_trading as screens_trading
 from .actions import Values as Values, WriteAudit as WriteAudit, BRAKES as BRAKES, request_of as request_of, act as act
-from .ahead import PAGE_THREADS as PAGE_THREADS, LOOKS as LOOKS, LIBRARIES as LIBRARIES, READ as READ, MOMENT as MOMENT, PATIENCE as PATIENCE, DRAWN as DRAWN, in_thread as in_thread, Ahead as Ahead, Looks as Looks, start_steps as start_steps, warm_up as warm_up, DrawAhead as DrawAhead
+from .ahead import PAGE_THREADS as PAGE_THREADS, DRAW_THREADS as DRAW_THREADS, LOOKS as LOOKS, LIBRARIES as LIBRARIES, READ as READ, MOMENT as MOMENT, PATIENCE as PATIENCE, DRAWN as DRAWN, in_thread as in_thread, Ahead as Ahead, Looks as Looks, start_steps as start_steps, warm_up as warm_up, DrawAhead as DrawAhead
 from .app import CONTENT_POLICY as CONTENT_POLICY, channel_class as channel_class, PageSession as PageSession, page_component as page_component, draw_page as draw_page, page_template as page_template, mount as mount
 from .charts import candle_chart as candle_chart, line_chart as line_chart, levels_of as levels_of, draw_chart as draw_chart
 from .components import STAGE_STATES as STAGE_STATES, NAMES as NAMES, render_macro as render_macro, PageSection as PageSection, Viewer as Viewer, Button as Button, button as button, Link as Link, link as link, Field as Field, form as form, steps as steps
-from .layout import SCREENS as SCREENS, STOP as STOP, Screen as Screen, sections_of as sections_of, frame as frame, status_line as status_line, stop_button as stop_button, banner as banner, first_sections as first_sections, framed as framed, profiles_of as profiles_of, render_page as render_page, styles as styles, viewer_from_request as viewer_from_request, parse_query as parse_query
+from .layout import SCREENS as SCREENS, FAULT as FAULT, STOP as STOP, Screen as Screen, log_fault as log_fault, sections_of as sections_of, frame as frame, status_line as status_line, stop_button as stop_button, banner as banner, first_sections as first_sections, framed as framed, profiles_of as profiles_of, render_page as render_page, styles as styles, viewer_from_request as viewer_from_request, parse_query as parse_query
 from .live_prices import newer_quotes as newer_quotes, quotes_state as quotes_state
 from .page_sessions import detach_closed_pages as detach_closed_pages
 from .page_updates import log as log, POLL_SECONDS as POLL_SECONDS, screen_message as screen_message, PageUpdates as PageUpdates, activity_state as activity_state, data_state as data_state

@@ -50,7 +50,7 @@ def request_of(
         "start": ("start-run", pick("as_of", "mode", profile=who.profile)), "resume": ("resume-run", pick("run")), "stop": ("cancel-job", pick("job")),
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
         "withdraw": ("reject-plan", pick("run", "plan", "reason")), "amend": ("amend-plan", pick("run", "plan", "reason", **_amendment(values))),
-        "reset": ("resume-trading", pick("reason", accounts=[account_of(place, who.profile)])),
+        "reset": ("resume-trading", pick("reason", accounts=[account_of(place, v.get("profile") or who.profile)])),
         "change": ("change-settings", {"changes": {k: values[k].strip() or None for k in values if "." in k}, "profile": None if v.get("for", "all profiles") == "all profiles" else v.get("profile")}),
         "settings": ("replace-settings", pick("before", text=values.get("text", ""))),
         "override": ("set-group", {"coin": v.get("name", ""), "group": group}) if group else ("drop-group", {"coin": v.get("name", "")}),

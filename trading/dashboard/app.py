@@ -20,8 +20,10 @@ from .actions import BRAKES, WriteAudit, act
 from .ahead import DRAWN, MOMENT, PAGE_THREADS, PATIENCE, Ahead, DrawAhead, in_thread, start_steps, warm_up
 from .components import Viewer
 from trading.dashboard.layout import (
+    FAULT,
     SCREENS,
     framed,
+    log_fault,
     parse_query,
     render_page,
     sections_of,
@@ -65,25 +67,31 @@ class PageSession(PageUpdates):
         "Answer a message of the page."
         if not isinstance(data, dict):
             return
+        options = dict(self.options)  # as they are now: a message that waits its turn stays one of the profile that was shown when it was sent
+        if isinstance(shown := data.get("profile"), str) and shown:
+            options["profile"] = shown[:200]
         try:
             if "act" in data and data["act"] in BRAKES:
-                await self.perform(str(data["act"]), data)
+                await self.perform(str(data["act"]), data, options)
             elif "go" in data:
                 await self.go(data["go"] if isinstance(data["go"], dict) else {}, bool(data.get("quiet")))
             else:
                 async with self.turns[next((kind for kind in ("act", "chart", "report") if kind in data), "")]:
-                    await self.answer(data)
+                    await self.answer(data, options)
         except NotSignedIn:
             self.send({"signed_out": self.signin})
         except TradingError as error:
             self.send({"notice": {"text": str(error), "kind": "bad"}, "free": True})
+        except Exception:  # noqa: BLE001  an error of ours is neither hidden nor does it take the page with it
+            log_fault(f"the message {next(iter(data), '')!r} of a page")
+            self.send({"notice": {"text": FAULT, "kind": "bad"}, "free": True})
 
-    async def answer(self, data: dict) -> None:
+    async def answer(self, data: dict, options: Mapping[str, str]) -> None:
         "Answer one of the messages that come in turns."
         if "act" in data:
-            await self.perform(str(data["act"]), data)
+            await self.perform(str(data["act"]), data, options)
             return
-        who = await in_thread(PAGE_THREADS, self.who)
+        who = await in_thread(PAGE_THREADS, self.who, options)
         if "chart" in data:
             await self.draw(who, str(data["chart"]), bool(data.get("dark")), bool(data.get("wide")))
         elif "report" in data:
@@ -92,12 +100,12 @@ class PageSession(PageUpdates):
         else:
             self.send({"beat": True})
 
-    async def perform(self, name: str, data: dict) -> None:
+    async def perform(self, name: str, data: dict, options: Mapping[str, str]) -> None:
         "Perform an action, report its result, and show what has changed; a stop finds a thread of its own."
         values = data["values"] if isinstance(data.get("values"), dict) else {}
         values = {str(k): str(v) for k, v in values.items()} | {"key": str(data.get("key", ""))}
         brake = name in BRAKES
-        do = lambda: act(self.place, self.stopper() if brake else self.who(), name, values, datetime.now(UTC), self.record)  # noqa: E731
+        do = lambda: act(self.place, self.stopper() if brake else self.who(options), name, values, datetime.now(UTC), self.record)  # noqa: E731
         if self.stopping and not brake:  # a stop waits for nothing, and whatever is asked after it waits for the stop
             await asyncio.wait(list(self.stopping))
         doing = asyncio.ensure_future(in_thread(BRAKE_THREADS, do) if brake else asyncio.to_thread(do))

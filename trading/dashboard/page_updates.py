@@ -71,10 +71,10 @@ class PageUpdates:
         self.known: tuple[float, Viewer] | None = None  # who looked last, and when
         self.stops, self.banners = latest_stops(place), 0  # the stops that the banner tells, how often it was told beside the screens
 
-    def who(self) -> Viewer:
-        "Return who looks, with what was asked for."
+    def who(self, options: Mapping[str, str] | None = None) -> Viewer:
+        "Return who looks, with what is asked for now, or what was at another moment."
         self.known = time.monotonic(), (known := self.look())
-        return viewer_from_request(self.place, known, self.options)
+        return viewer_from_request(self.place, known, self.options if options is None else options)
 
     def stopper(self) -> Viewer:
         "Return who stops trading; while the file of users cannot be read, whoever looked last, as over HTTP."
@@ -105,7 +105,7 @@ class PageUpdates:
             if self.visits != visit:  # the viewer has gone elsewhere meanwhile
                 return
             if slow and not ended and len(found) > shown:
-                self.send(screen_message(at, {f"s-{s.key}": str(s.html()) for s in found}, render_macro("loading"), moved and shown < 0))
+                self.send(screen_message(at, {f"s-{s.key}": str(s.html()) for s in found}, render_macro("loading"), moved and shown < 0) | {"profile": who.profile})
                 shown = len(found)
         if ahead.error is not None:
             raise ahead.error
@@ -115,7 +115,7 @@ class PageUpdates:
             return
         self.shown = {k: v for k, v in self.shown.items() if k == "banner"} | parts | head
         if not same or self.whole < len(found):
-            self.send({"parts": head, **screen_message(at, parts, moved=moved and shown < 0)})
+            self.send({"parts": head, "profile": who.profile, **screen_message(at, parts, moved=moved and shown < 0)})
 
     def head(self, who: Viewer) -> dict[str, str]:
         "Render what stands above every screen, of the profile and portfolio that are looked at."
@@ -179,9 +179,9 @@ class PageUpdates:
             return None
         old, self.shown = self.shown, parts | found
         if {k for k in old if k.startswith("s-")} != set(found):
-            return {"parts": parts, **screen_message(at, found)}
+            return {"parts": parts, "profile": who.profile, **screen_message(at, found)}
         fresh = {k: v for k, v in (parts | found).items() if old.get(k) != v}
-        return {"parts": fresh} if fresh else None
+        return {"parts": fresh, "profile": who.profile} if fresh else None
 
 # %% ../../nbs/16_dashboard/29_page_updates.ipynb #a7150417
 POLL_SECONDS = 0.08  # between two checks of a page

@@ -7,6 +7,7 @@ __all__ = ['Reason', 'reconcile_account', 'watch_accounts', 'switch_of', 'StopTr
            'resume_trading', 'Reconcile', 'reconcile_now']
 
 # %% ../../nbs/13_services/34_account_control.ipynb #d0ee1e2a
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -100,8 +101,13 @@ def _chosen(asked: list[str], known: list[str]) -> list[str]:
     for account in asked:
         if account not in known:
             near = get_close_matches(account, known, 1)
-            raise BadInput(f"there is no account {account[:60]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise BadInput(f"there is no account {account[:60]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {listed(known)}" if known else ""))
     return list(dict.fromkeys(asked))
+
+
+def _in_any_case(asked: list[str], known: list[str]) -> list[str]:
+    "Return the accounts of a stop as they are written: 'Paper-Sample' stops paper-sample."
+    return [found for one in asked for found in ([one] if one in known else [k for k in known if k.lower() == one.lower()] or [one])]
 
 
 def _settings_of(workspace: Workspace, account: str) -> tuple[Settings, str]:
@@ -129,10 +135,14 @@ class StopTrading(CommandRequest):
         "Stop for whatever can be read; sell only what was asked for plainly."
         if not isinstance(values, Mapping):
             return read(values)
-        named, close, unknown = _named_in(values.get("accounts", "all")), values.get("close"), [plain_reason(str(k))[:40] for k in values if k not in cls.model_fields]
-        said, why = [f"{listed([repr(k) for k in unknown])} {'is' if len(unknown) == 1 else 'are'} nothing that a stop takes, and passed over"] if unknown else [], ""
+        (named, unclear), close = _named_in(values.get("accounts", "all")), values.get("close")
+        unknown = [plain_reason(str(k))[:40] for k in values if k not in cls.model_fields]
+        said, why = [f"{listed([repr(k) for k in unknown])} {'is' if len(unknown) == 1 else 'are'} nothing that a stop takes, and passed over"] if unknown else [], unclear
+        said += [f"Every account is stopped: {unclear}"] if unclear else []
         if close not in (None, False) and str(close).strip().lower() not in _NO:
-            if str(close).strip().lower() not in _YES:
+            if unclear:
+                pass  # it is why nothing is closed
+            elif str(close).strip().lower() not in _YES:
                 why = f"close is {plain_reason(str(close))[:40]!r}, which is not plainly yes"
             elif named == []:
                 why = "accounts names none; leave it out or write 'all' to close everything"
@@ -147,14 +157,15 @@ class StopTrading(CommandRequest):
 _YES, _NO = ("true", "yes", "on", "1", "1.0", "y", "t"), ("", "false", "no", "off", "0", "0.0", "n", "f")
 
 
-def _named_in(accounts: Any) -> Any:
-    "Return the accounts of a stop as they are meant: a list, or 'all'; one name is a list of one, and what is empty names none."
-    if isinstance(accounts, str | int | float) or accounts is None:
-        accounts = str(accounts or "").split(",")
-    if not isinstance(accounts, list | tuple):
-        return accounts
-    found = [a.strip() if isinstance(a, str) else a for a in accounts if a is not None and str(a).strip()]
-    return "all" if any(str(a).lower() == "all" for a in found) else found
+def _named_in(accounts: Any) -> tuple[Any, str]:
+    "Return the accounts of a stop as they are meant: a list, or 'all'; one name is a list of one, and what is empty names none. What is no plain names is 'all', and the words say why."
+    if isinstance(accounts, str) or accounts is None:
+        accounts = re.split("[,;]", accounts or "")
+    parts = [a for a in accounts if a is not None] if isinstance(accounts, list | tuple) else None
+    if parts is None or not all(isinstance(a, str) and a.strip().isprintable() for a in parts):
+        return "all", f"accounts is {plain_reason(ascii(accounts))[:60]}, which is no plain list of names"
+    found = [a.strip() for a in parts if a.strip()]
+    return "all" if any(a.lower() == "all" for a in found) else found, ""
 
 
 @command("stop-trading", role="trader", audit="trading stopped", records="afterwards")
@@ -170,7 +181,7 @@ def stop_trading(request: StopTrading, context: Context) -> Done:
     for portfolio, place in parts.items():
         known, unread = known_accounts(place)
         unreached |= {_name(portfolio, "accounts"): unread} if unread else {}
-        chosen = known if request.accounts == "all" else _chosen(request.accounts, known)
+        chosen = known if request.accounts == "all" else _chosen(_in_any_case(request.accounts, known), known)
         accounts += [_Account(portfolio, account, replace(context, workspace=place)) for account in chosen]
     for one in accounts:
         _try(unreached, one.name, "engage the kill switch", partial(_engage, one, request.reason))

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..core.errors import BadInput, MissingData, VenueUnreachable
 from ..core.prefork import prefork_parent
@@ -247,6 +248,13 @@ def work_for_pool(
     "Carry out what a Prefect server of one's own has scheduled for a pool, until stopped; a server that restarts is waited for.\n\nParameters\n----------\npool : str\n    of a Prefect server that PREFECT_API_URL names\nsettings : Settings\n\nYields\n------\nIterator[str]\n    what happens, in words"
     if not os.environ.get("PREFECT_API_URL"):
         raise BadInput("PREFECT_API_URL names no Prefect server; set it, for example to http://127.0.0.1:4200/api, or leave --pool out")
+    try:
+        place = urlsplit(os.environ["PREFECT_API_URL"])
+        known = place.scheme in ("http", "https") and place.hostname and place.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise BadInput("PREFECT_API_URL is no address of a server; write it like http://127.0.0.1:4200/api")
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     yield from load_flow("serve").serve_pool(pool)
 

@@ -162,24 +162,28 @@ def _set_back(settings: Settings, now: datetime) -> list[Check]:
 
 
 _SOON = timedelta(days=14)  # before a key of a program ends
+_AT_WORK = timedelta(days=30)  # before its end: a program that showed its key then is turned away now, and somebody misses it
 
 
 def _ending_keys(settings: Settings, now: datetime) -> list[Check]:
-    "Return a finding when a program will be turned away soon, such as the one that watches the service."
+    "Return a finding when a program will be turned away soon or is turned away by now, such as the one that watches the service."
     file = installation_folder(settings.run.data) / "ops" / "users.sqlite"
     if Path(settings.run.data) != installation_folder(settings.run.data) or not file.exists():  # people are of no single portfolio
         return []
     try:
         with closing(Authenticator(file, make=False)) as users:
-            known = users.keys(None)
-        ending = sorted((k["expires"], k["label"], k["user"]) for k in known if now < k["expires"] < now + _SOON)
+            blocked = {u.name for u in users.users() if u.blocked}
+            known = [k for k in users.keys(None) if k["user"] not in blocked]
+        in_use = lambda k: k["used"] and k["used"] > k["expires"] - _AT_WORK  # noqa: E731
+        ending = sorted((k["expires"], k["label"], k["user"]) for k in known if k["expires"] < now + _SOON and (now < k["expires"] or in_use(k)))
     except TradingError as error:
         return [Check("users keys", "bad", str(error))]
     if not ending:
         return [Check("users keys", "ok", "no key of a program ends soon")]
     end, label, user = ending[0]
     more = f" (and {len(ending) - 1} more)" if ending[1:] else ""
-    return [Check("users keys", "warn", f"the key {label!r} of {user} ends on {end:%Y-%m-%d}{more}; make a new one with 'carnet users key {user}' and take the old one back")]
+    when = f"ends on {end:%Y-%m-%d}" if now < end else f"has ended on {end:%Y-%m-%d}, and its program is turned away"
+    return [Check("users keys", "warn", f"the key {label!r} of {user} {when}{more}; make a new one with 'carnet users key {user}' and take the old one back")]
 
 
 def health_report(

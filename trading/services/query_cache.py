@@ -26,10 +26,13 @@ _KEPT = 2_048  # answers
 
 
 class _Making:
-    "An answer that is being made."
+    "An answer that is being made, and what the last attempt ended with."
 
     def __init__(self):
-        self.turn, self.askers = threading.RLock(), 0
+        self.turn, self.askers, self.ended = threading.RLock(), 0, 0
+        self.parts: dict[str, object] = {}  # what the last attempt rested on
+        self.answer: Any = None
+        self.error: Exception | None = None
 
 
 class QueryCache:
@@ -70,34 +73,50 @@ class QueryCache:
         return known[1]
 
     def get(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
-        "Return a kept answer, or make it; who asks while another makes it waits for that one."
+        "Return a kept answer, or make it; who asks while another makes it waits for that one, and gets its answer or its error."
         if (known := self.peek(key, place)) is not None:
             return known
         with self._lock:
             making = self._making.setdefault(key, _Making())
             making.askers += 1
+            ended = making.ended
         try:
             with making.turn:
-                return known if (known := self.peek(key, place)) is not None else self._made(key, place, make)
+                if (known := self.peek(key, place)) is not None:
+                    return known
+                if making.ended == ended or any(self.parts(place)[part] != state for part, state in making.parts.items()):
+                    return self._made(key, place, make, making)
+                for part in making.parts:
+                    rests_on(part)
+                if making.error is not None:
+                    raise making.error
+                return making.answer
         finally:
             with self._lock:
                 making.askers -= 1
                 if not making.askers:
                     self._making.pop(key, None)
 
-    def _made(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
-        "Make an answer and keep it."
+    def _made(self, key: tuple, place: Workspace, make: Callable[[], Any], making: _Making) -> Any:
+        "Make an answer and keep it; what it ended with is there for those who wait for it."
         parts = self.parts(place)  # before it is made: a change meanwhile makes it old, not wrong
         mine = ANSWER_PARTS.set(used := {"files"})
+        answer, error, ended = None, None, False
         try:
-            answer = make()
+            answer, ended = make(), True
+        except Exception as fault:
+            error, ended = fault, True
+            raise
         finally:
             ANSWER_PARTS.reset(mine)
+            if ended:  # what ends a thread or the program is of this one alone: the next of those who wait makes it
+                making.answer, making.error, making.parts = answer, error, {part: parts[part] for part in used}
+                making.ended += 1
             for part in used:
                 rests_on(part)
         with self._lock:
             self.misses += 1
-            self._kept[key] = ({part: parts[part] for part in used}, answer)
+            self._kept[key] = (making.parts, answer)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return answer
