@@ -101,16 +101,17 @@ class QueryCache:
         "Make an answer and keep it; what it ended with is there for those who wait for it."
         parts = self.parts(place)  # before it is made: a change meanwhile makes it old, not wrong
         mine = ANSWER_PARTS.set(used := {"files"})
-        making.answer = making.error = None
+        answer, error, ended = None, None, False
         try:
-            making.answer = answer = make()
-        except Exception as error:
-            making.error = error
+            answer, ended = make(), True
+        except Exception as fault:
+            error, ended = fault, True
             raise
         finally:
             ANSWER_PARTS.reset(mine)
-            making.parts = {part: parts[part] for part in used}
-            making.ended += 1
+            if ended:  # what ends a thread or the program is of this one alone: the next of those who wait makes it
+                making.answer, making.error, making.parts = answer, error, {part: parts[part] for part in used}
+                making.ended += 1
             for part in used:
                 rests_on(part)
         with self._lock:
