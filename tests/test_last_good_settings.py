@@ -174,3 +174,17 @@ def test_the_folders_of_a_portfolio_are_no_setting(tmp_path):
         with pytest.raises(TradingError, match=f"{name} of a portfolio is its own folder"):
             perform("change-settings", {"changes": {name: where}}, Context(family, Actor("fay"), "family"), None)
     assert family.settings.read_text() == before
+
+
+def test_a_broken_settings_file_of_a_portfolio_that_names_its_own_folder_is_repaired_and_no_move_is_told(tmp_path):
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    family, log = add_portfolio(place, "family"), []
+    ask = lambda name, asked: perform(name, asked, Context(family, Actor("fay"), "family"), lambda *line: log.append(line))  # noqa: E731
+    whole = f"[run]\ndata = {family.data}\n[limits]\nmax_weight = 0.2\n"
+    for broken in ("max_weight 0.2", "max_weight = banana"):
+        family.settings.write_text(whole.replace("max_weight = 0.2", broken))
+        assert "could not be read" in ask("replace-settings", {"text": whole}).text and family.settings.read_text().strip() == whole.strip()
+    done = ask("change-settings", {"changes": {"run.data": None, "limits.max_weight": "0.3"}})
+    assert "run.data" not in done.text and "'setting': 'run.data'" not in str(done.details) + str(log[-1])
+    assert "limits.max_weight: 0.2 → 0.3" in done.text

@@ -276,12 +276,39 @@ def test_symbols_outside_the_universe_of_a_variation_have_no_figures_and_the_oth
             assert np.allclose(part.dropna(), own.iloc[-1] / (10_000 / own.shape[1]) - 1, rtol=0, atol=1e-12)
 
 
-def test_bars_that_a_strategy_wrote_into_are_looked_at_again():
+class Smoothing(Strategy):
+    "Writes smoothed closes over the bars that it is given."
+
+    def __init__(self, n=5):
+        self.n = n
+
+    def signals(self, bars):
+        smooth = bars["close"].rolling(self.n, min_periods=1).mean()
+        for symbol in smooth:
+            bars[("close", symbol)] = smooth[symbol]
+        return (bars["close"] > bars["close"].shift(1)).astype(int)
+
+
+@pytest.mark.parametrize("rules", [{}, {"stop_loss": 0.05}, {"engine": "vectorbt"}], ids=str)
+def test_what_a_strategy_writes_into_its_bars_changes_no_price_and_no_other_variation(rules):
+    bars, how = sample_bars("etfs").iloc[-260:].copy(), {"progress": False, "register": False, "workers": 1, "metrics": ["total_return"]}
+    before, found = bars.copy(), {}
+    for grid in ([8], [5, 8], [8, 5]):
+        found[str(grid)] = sweep(bars, Smoothing, {"n": grid}, **how, **rules)["total_return"].loc[8]
+    assert all(np.array_equal(one, found["[8]"]) for one in found.values()) and bars.equals(before)
+    close = bars["close"].rolling(8, min_periods=1).mean()
+    ready = (close > close.shift(1)).astype(int)
+    own = backtest(bars, signals=ready, register=False, shared=False, **({} if "engine" in rules else rules)).accounts
+    assert np.allclose(found["[8]"], own.iloc[-1] / (10_000 / own.shape[1]) - 1, rtol=0, atol=1e-12)
+
+
+def test_a_backtest_fills_at_the_prices_it_was_given_whatever_the_strategy_writes():
     bars = sample_bars("etfs").iloc[-60:].copy()
+    before = bars.copy()
 
     def weights(given):
         given.iloc[30, given.columns.get_loc(("close", "SPY"))] = -5.0
         return pd.DataFrame(1 / 6, given.index, sorted(set(given.columns.get_level_values(1))))
 
-    with pytest.raises(BadInput, match=r"SPY: close is -5.0 .* a price must be above zero"):
-        backtest(bars, FunctionStrategy(weights, "weights"), register=False)
+    told = backtest(bars, FunctionStrategy(weights, "weights"), register=False)
+    assert bars.equals(before) and told.equity.equals(backtest(bars, weights=weights(bars.copy()), register=False).equity)

@@ -68,7 +68,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "check_source",
     ],
     "sweep": ["IN_PART", "make_job", "variation_worth", "count_variations"],
-    "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
+    "sweep_engines": [
+        "run_fast", "LentBars", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width",
+    ],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks", "rows_fit"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "sweep_result": ["without_short_years", "SweepResult"],

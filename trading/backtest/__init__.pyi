@@ -63,7 +63,7 @@ from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strate
 from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, joint_figures as joint_figures, check_candidate as check_candidate, decided_by as decided_by, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry
 from .strategy_source import OWN as OWN, strategy_names as strategy_names, find_strategy as find_strategy, strategy_errors as strategy_errors, code_digest as code_digest, source_of as source_of, as_strategy as as_strategy, rebuild_strategy as rebuild_strategy, check_source as check_source
 from .sweep import IN_PART as IN_PART, make_job as make_job, variation_worth as variation_worth, count_variations as count_variations
-from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
+from .sweep_engines import run_fast as run_fast, LentBars as LentBars, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks, rows_fit as rows_fit
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
 from .sweep_result import without_short_years as without_short_years, SweepResult as SweepResult

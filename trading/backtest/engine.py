@@ -180,7 +180,7 @@ def backtest(
             raise BadInput("currency= counts signals and weights of a plain account; leave on_bar, leverage, margin and costs of holding out of it")
         account = replace(account, shared=False)  # each symbol has a purse, and a purse one quote currency
     periods = bars_a_year(bars.index) if periods is None else periods
-    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices, checked=strategy is None)
+    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices, checked=True)
     if signals is None and weights is None:
         if detail is not None:
             raise BadInput("a strategy with on_bar decides at each of its bars; give it the shorter bars themselves instead of detail=")
@@ -274,15 +274,15 @@ def read_strategy(
         raise BadInput("a backtest needs exactly one of a strategy, signals= or weights=")
     if strategy is None:
         return bars, signals, weights
-    there = strategy.universe(bars) if hasattr(strategy, "universe") else None
+    there = strategy.universe(bars.copy(deep=False)) if hasattr(strategy, "universe") else None
     if there is not None and not isinstance(there, pd.DataFrame):
         same_symbols([*there, *symbols_of(bars)], symbols_of(bars), "universe")
         bars, there = bars.loc[:, (slice(None), list(there))], None
     if hasattr(strategy, "weights"):
-        rows = strategy.weights(bars)
+        rows = strategy.weights(bars.copy(deep=False))  # pandas copies on write: what it writes there stays its own
         return bars, None, rows if there is None else rows.where(there.reindex(index=rows.index, columns=rows.columns, fill_value=False), 0.0)
     if hasattr(strategy, "signals"):
-        said = check_signals(strategy.signals(bars), bars)
+        said = check_signals(strategy.signals(bars.copy(deep=False)), bars)
         return bars, said if there is None else _inside(said, there.reindex(index=bars.index, columns=symbols_of(bars), fill_value=False)), None
     if hasattr(strategy, "on_bar"):
         return bars, None, None
@@ -304,7 +304,7 @@ def own_rules(
     given: TradeRules,  # by whoever runs it; these go first
 ) -> TradeRules:
     "Take the rules that the strategy itself has, under those that were given.\n\nParameters\n----------\nstrategy : Any\nbars : pd.DataFrame\n    time × (field, symbol)\ngiven : TradeRules\n    by whoever runs it; these go first\n\nReturns\n-------\nTradeRules"
-    own = strategy.rules(bars) if hasattr(strategy, "rules") else {}
+    own = strategy.rules(bars.copy(deep=False)) if hasattr(strategy, "rules") else {}
     if strange := [n for n in own if n not in RULE_NAMES]:
         raise BadInput(f"{type(strategy).__name__}.rules names {strange[0]!r}; it may name {', '.join(RULE_NAMES)}")
     return TradeRules(**own | {n: v for n in RULE_NAMES if (v := getattr(given, n)) is not getattr(TradeRules, n)}) if own else given
@@ -314,7 +314,7 @@ def sizes_itself(strategy: Any, bars: pd.DataFrame) -> bool:
     "Say whether a strategy says itself how large its positions are: by weights, bar by bar, or in its rules."
     if hasattr(strategy, "weights") or not hasattr(strategy, "signals"):
         return True
-    return bool(hasattr(strategy, "rules") and {"size", "risk", "volatility", "kelly"} & {*strategy.rules(bars)})
+    return bool(hasattr(strategy, "rules") and {"size", "risk", "volatility", "kelly"} & {*strategy.rules(bars.copy(deep=False))})
 
 
 def plan_run(

@@ -360,7 +360,7 @@ def _add(path: Path, line: bytes) -> None:
 def _replace(path: Path, content: bytes) -> None:
     "Write a small file whole or not at all."
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # threads of a service may write at once
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(handle, content)

@@ -77,10 +77,25 @@ def _differences(workspace: Workspace, text: str) -> dict:
         old = {}
     found = differences(old, new, (chosen_profile(before), chosen_profile(text)))
     former = written_settings(before)
-    moved = [n for n, value in written_settings(text).items() if n.rpartition(":")[2] in ("run.data", "run.reports") and former.get(n) != value]
+    own = {"run.data": workspace.data, "run.reports": workspace.reports}
+    named = {n: value for n, value in written_settings(text).items() if n.rpartition(":")[2] in own and former.get(n) != value}
+    moved = [n for n, value in named.items() if Path(value).resolve() != own[n.rpartition(":")[2]].resolve()]  # its own may be named, also in a file that is repaired
     if moved and main_workspace(workspace).data != workspace.data:
         raise Refused(f"{moved[0]} of a portfolio is its own folder, which no setting moves; leave it out. Nothing was changed.")
-    return {"settings": found, "text": None}
+    return {"settings": _in_force(workspace, found), "text": None}
+
+
+def _in_force(workspace: Workspace, changes: list[dict]) -> list[dict]:
+    "Leave out what the file says of the folders of a portfolio: they stay where they are."
+    moves = main_workspace(workspace).data == workspace.data
+    return [c for c in changes if moves or c["setting"] not in ("run.data", "run.reports")]
+
+
+def _done(workspace: Workspace, changed: dict, *notes: str) -> Done:
+    "Tell what a new settings file changes."
+    changes = _in_force(workspace, changed["changes"])
+    changed |= {"changes": changes, "restart": [s for s in changed["restart"] if s in {c["setting"] for c in changes}]}
+    return Done(text=" ".join((*notes, _sentence(changed))), details=changed)
 
 
 def _change(request: ChangeSettings, context: Context) -> dict:
@@ -99,7 +114,7 @@ def _change(request: ChangeSettings, context: Context) -> dict:
 def change_settings(request: ChangeSettings, context: Context) -> Done:
     "Change some settings, all of them or none; they are in force from the next run on."
     changed = apply_changes(settings_file(context.workspace), dict(request.changes), context.now, request.profile)
-    return Done(text=_sentence(changed), details=changed)
+    return _done(context.workspace, changed)
 
 
 class ReplaceSettings(CommandRequest):
@@ -123,7 +138,7 @@ def replace_settings(request: ReplaceSettings, context: Context) -> Done:
     if request.before is not None and request.before != version_of(former):
         raise Refused("somebody else has changed the settings in the meantime; reload and make your change again. Nothing was changed.")
     changed = apply_settings(request.text.replace("\r\n", "\n"), file, context.now, former)
-    return Done(text=" ".join((*(f"Note: {note}" for note in odd_profiles(request.text)), _sentence(changed))), details=changed)
+    return _done(context.workspace, changed, *(f"Note: {note}" for note in odd_profiles(request.text)))
 
 
 def _as_written(value) -> str:
