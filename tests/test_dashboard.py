@@ -484,6 +484,7 @@ def test_a_screen_with_an_error_of_the_program_says_so_and_the_log_says_which(lo
         yield PageSection("first", "First", [("missing", "this much")])
         raise ZeroDivisionError("of the screen")
 
+    monkeypatch.setattr("trading.dashboard.layout._LOGGED", {})  # of the same screen it is logged once a minute
     for at in ("books", "performance"):  # one that is drawn at once, and one that is slow
         monkeypatch.setitem(SCREENS, at, replace(SCREENS[at], write=wrong))
     page = look("viewer", at="books")
@@ -581,20 +582,11 @@ print(json.dumps([sorted(set(sys.modules) - loaded), MEMORY.misses - made]))
 
 
 def test_a_service_that_has_answered_nothing_has_loaded_and_read_what_its_first_screens_need(home, tmp_path):
-    import shutil
     import subprocess
 
-    def copied() -> bool:
-        "Copy everything; a page that another test has left may still open and close a database meanwhile."
-        try:
-            for name in ("data", "reports"):
-                shutil.copytree(home[0] / name, tmp_path / name, dirs_exist_ok=True)
-        except shutil.Error:
-            return False
-        return True
-
-    wait_until(copied)
-    shutil.copy(home[0] / "settings.ini", tmp_path)
+    names = [str(home[0] / name) for name in ("data", "reports", "settings.ini")]
+    copy = ["cp", "-r", *names, str(tmp_path)]  # by another process: whoever closes a database file gives up the locks that SQLite holds for this one
+    wait_until(lambda: subprocess.run(copy, capture_output=True).returncode == 0)  # an open page may open and close a database meanwhile
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
     done = subprocess.run([sys.executable, "-c", STARTED], cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -735,6 +727,11 @@ def test_whoever_reads_a_report_stays_signed_in_and_a_page_that_changes_by_itsel
     page.evaluate("() => document.body.dispatchEvent(new PointerEvent('pointerover', at))")  # under a pointer that rests
     page.evaluate("() => fetch('/api/v1/portfolios')")
     assert told == []
+    page.bring_to_front()
+    page.locator("#s-report iframe").scroll_into_view_if_needed()
+    page.mouse.click(400, 300)  # the window has the focus, whatever other windows there are
+    page.wait_for_function("document.hasFocus()")
+    later()
     box = page.locator("#s-report iframe").bounding_box()
     page.mouse.move(box["x"] + 9, max(box["y"], 0) + 9)
     with page.expect_request("**/api/v1/session"):  # the pointer moves into the report

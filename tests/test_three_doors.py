@@ -305,6 +305,11 @@ def test_a_stop_is_refused_for_no_field_and_sells_only_what_was_asked_for_plainl
         ok, words = through_api(other, "stop-trading", {"accounts": asked, "close": True}, "trader")
         assert not ok and "Trading is stopped for all" in words and "Nothing was closed: accounts is" in words, (asked, words)
         assert "paper-sample" in engaged_switches(other) and "live-crypto" in engaged_switches(other)
+    beside = {"accounts": ["paper-sample"], "dry_run": True}, {"accounts": "all", "symbols": ["KO"]}, {"accounts": ["all", "paper-sample"]}
+    for asked in (*beside, {"accounts": ["paper-sample"], "portfolio": "family"}):  # each was to narrow it
+        ok, words = through_api(place, "stop-trading", {"close": True} | asked, "trader")
+        far = "paper-sample" if asked == beside[0] else "all"
+        assert not ok and f"Trading is stopped for {far}" in words and "Nothing was closed: " in words, (asked, words)
     ok, words = through_api(place, "stop-trading", {"accounts": "Paper-Sample;PAPER-CRYPTO"}, "trader")
     assert ok and words.startswith("Trading is stopped for paper-sample and paper-crypto."), words
     assert ledger.positions("paper-sample") == held and not [e for e in ledger.events()[rows:] if e.kind in ("intent", "fill")]

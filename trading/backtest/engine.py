@@ -180,7 +180,7 @@ def backtest(
             raise BadInput("currency= counts signals and weights of a plain account; leave on_bar, leverage, margin and costs of holding out of it")
         account = replace(account, shared=False)  # each symbol has a purse, and a purse one quote currency
     periods = bars_a_year(bars.index) if periods is None else periods
-    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices, checked=True)
+    costs, market = Costs(fees, slippage, fixed_fees, min_size, cash), make_market(bars, fill, account.negative_prices, checked=strategy is None)
     if signals is None and weights is None:
         if detail is not None:
             raise BadInput("a strategy with on_bar decides at each of its bars; give it the shorter bars themselves instead of detail=")

@@ -135,9 +135,12 @@ class PageUpdates:
         "Tell a stop that was raised or ended, whatever the screen waits for."
         if (state := latest_stops(self.place)) == self.stops:
             return
+        visit = self.visits
         try:
             text = await in_thread(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
         except NotSignedIn:  # `tick` leads to the door
+            return
+        if self.visits != visit:  # drawn for a profile that is not shown any more: looked at again at once
             return
         self.stops, self.banners, self.shown["banner"] = state, self.banners + 1, text  # only what is sent counts: whatever failed is tried again
         self.send({"parts": {"banner": text}})

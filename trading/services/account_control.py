@@ -136,6 +136,8 @@ class StopTrading(CommandRequest):
         if not isinstance(values, Mapping):
             return read(values)
         (named, unclear), close = _named_in(values.get("accounts", "all")), values.get("close")
+        if "portfolio" in values and named not in ("all", []):  # its accounts may have the names of another one's
+            named, unclear = "all", "the portfolio of an account is told in the address (?portfolio=NAME)"
         unknown = [plain_reason(str(k))[:40] for k in values if k not in cls.model_fields]
         said, why = [f"{listed([repr(k) for k in unknown])} {'is' if len(unknown) == 1 else 'are'} nothing that a stop takes, and passed over"] if unknown else [], unclear
         said += [f"Every account is stopped: {unclear}"] if unclear else []
@@ -146,8 +148,8 @@ class StopTrading(CommandRequest):
                 why = f"close is {plain_reason(str(close))[:40]!r}, which is not plainly yes"
             elif named == []:
                 why = "accounts names none; leave it out or write 'all' to close everything"
-            elif unknown and "accounts" not in values:
-                why = f"what {listed([repr(k) for k in unknown])} was to say is not known, and no account is named; write accounts='all' to close everything"
+            elif unknown:
+                why = f"what {listed([repr(k) for k in unknown])} was to say is not known; say it again without it"
             said += [f"Nothing was closed: {why}"] if why else []
         made = read({k: v for k, v in values.items() if k == "reason"} | {"accounts": named or "all", "close": bool(not why and str(close).strip().lower() in _YES)})
         made._said, made._whole = tuple(said), not why
@@ -160,12 +162,14 @@ _YES, _NO = ("true", "yes", "on", "1", "1.0", "y", "t"), ("", "false", "no", "of
 def _named_in(accounts: Any) -> tuple[Any, str]:
     "Return the accounts of a stop as they are meant: a list, or 'all'; one name is a list of one, and what is empty names none. What is no plain names is 'all', and the words say why."
     if isinstance(accounts, str) or accounts is None:
-        accounts = re.split("[,;]", accounts or "")
+        accounts = re.split(r"[,;\s]", accounts or "")
     parts = [a for a in accounts if a is not None] if isinstance(accounts, list | tuple) else None
     if parts is None or not all(isinstance(a, str) and a.strip().isprintable() for a in parts):
         return "all", f"accounts is {plain_reason(ascii(accounts))[:60]}, which is no plain list of names"
     found = [a.strip() for a in parts if a.strip()]
-    return "all" if any(a.lower() == "all" for a in found) else found, ""
+    if any(a.lower() == "all" for a in found):
+        return "all", "" if len(found) == 1 else "accounts names 'all' and others beside it"
+    return found, ""
 
 
 @command("stop-trading", role="trader", audit="trading stopped", records="afterwards")

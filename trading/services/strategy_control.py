@@ -73,7 +73,7 @@ def position_rules(
     made = as_strategy(found, {k: v[0] for k, v in request.grid.items()})
     if not hasattr(made, "signals") or hasattr(made, "weights"):
         return asked
-    own = made.rules(bars) if hasattr(made, "rules") else {}
+    own = made.rules(bars.copy(deep=False)) if hasattr(made, "rules") else {}
     rules = exit_rules(settings).options | asked
     if not sizes_itself(made, bars) and not {"size", "risk", "volatility", "kelly"} & {*request.grid}:
         rules |= size_rule(settings).options
