@@ -43,6 +43,7 @@ def _run(profile: str | None, as_of: str | None, mode: str | None, holdings: Pat
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
     from trading.services.launching import begin_run, run_named
+    import trading.services.run_control  # noqa: F401  its commands, for the audit log: all the others would be imported in search of them
     from trading.services.evidence import settle_keys
     from trading.services.security_admin import know_secrets
 

@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "ahead": ["python_ahead", "take_ahead", "wait_to_become"],
+    "ahead": ["python_ahead", "take_ahead"],
     "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",

@@ -52,7 +52,7 @@ from . import venue_profiles as venue_profiles
 from . import venue_proxy as venue_proxy
 from . import written_settings as written_settings
 from . import written_times as written_times
-from .ahead import python_ahead as python_ahead, take_ahead as take_ahead, wait_to_become as wait_to_become
+from .ahead import python_ahead as python_ahead, take_ahead as take_ahead
 from .average_cost import COST_STEP as COST_STEP, apply_fill as apply_fill, OwnCosts as OwnCosts
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, with_timeframe as with_timeframe, check_timeframe as check_timeframe, closed_by as closed_by, parse_as_of as parse_as_of, close_day as close_day, days_of_closes as days_of_closes, fingerprint as fingerprint, last_prices as last_prices
 from .benchmark import Benchmark as Benchmark, read_benchmark as read_benchmark, check_benchmark as check_benchmark, mix_values as mix_values, read_values_file as read_values_file, at_moments as at_moments
