@@ -1071,6 +1071,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'trading/backtest/fast_kernel.py'),
                                               'trading.backtest.fast_kernel._ratio': ( '06_backtest/fast_kernel.html#_ratio',
                                                                                        'trading/backtest/fast_kernel.py'),
+                                              'trading.backtest.fast_kernel._sketch': ( '06_backtest/fast_kernel.html#_sketch',
+                                                                                        'trading/backtest/fast_kernel.py'),
                                               'trading.backtest.fast_kernel._step': ( '06_backtest/fast_kernel.html#_step',
                                                                                       'trading/backtest/fast_kernel.py'),
                                               'trading.backtest.fast_kernel._stretch': ( '06_backtest/fast_kernel.html#_stretch',
