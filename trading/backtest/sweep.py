@@ -112,10 +112,10 @@ def _finish(job: Job, chunks: list, places: dict, workers: int, client) -> Itera
             client.cancel([f for f in futures if not f.done()])
     elif workers == 1 or job.engine != "kernel":
         for chunk in chunks:
-            yield chunk, run_chunk(job, *chunk, places[chunk])
+            yield chunk, run_chunk(job, *chunk, out=places[chunk])
     else:
         with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(run_chunk, job, *chunk, places[chunk]): chunk for chunk in chunks}
+            futures = {pool.submit(run_chunk, job, *chunk, out=places[chunk]): chunk for chunk in chunks}
             try:
                 pending = set(futures)
                 while pending:
