@@ -79,7 +79,7 @@ def test_ruined_and_liquidated_shorts_agree_too(seed, fill):
 
 @pytest.mark.parametrize("more", [{}, {"delisting": 0.0}, {"maintenance": 0.5}, {"fill": "close", "delisting": 0.4}], ids=str)
 def test_four_parameters_on_three_symbols_and_what_the_register_gets_of_each(more, tmp_path):
-    "The compiled pass sketches each variation by itself; the account tells what it was worth and the register sketches that. Shorts are liquidated and ruined, two symbols are listed late and end early."
+    "The kernel sketches by itself; of the account the register sketches what it was worth. Shorts are ruined, symbols come late and end early."
     bars = market(len(str(more)), bars=400, symbols=3, volatility=0.1)
     grid = {"window": [3, 7], "low": [20.0, 35.0], "leave": [45.0, 60.0], "short": [False, True]}
     found = {}
