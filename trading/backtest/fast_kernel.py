@@ -347,17 +347,10 @@ def run_variations(
 @njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True, error_model="numpy")
 def run_positions(
     rows,  # variations × bars, of a length that eight divides: positions of each, whatever made them
-    close,  # as in `run_variations`
-    bars,
-    span,
-    costs,
-    total,
-    periods,
-    out,
-    marks,
-    paths,
+    close,  # as in `run_variations`, like all that follows
+    bars, span, costs, total, periods, out, marks, paths,
 ):
-    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`, like all that follows\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
     (blocks, starts), sums = build_blocks(close, span), np.zeros(16)
     ends, there = _place(marks, close)
     for k in range(rows.shape[0]):
