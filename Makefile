@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme pictures clean lock wheel-test
+.PHONY: coverage deep help run schedule serve test types mutants bench soak lab docs readme pictures clean lock wheel-test
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -22,6 +22,11 @@ help:            ## list the targets
 	@$(PIP) install --no-deps --no-compile --no-build-isolation -e .
 	@touch $@
 
+.venv/schedule.ok: .venv/run.ok requirements/schedule.txt
+	@echo "Installing Prefect into .venv ..."
+	@$(INSTALL) -r requirements/schedule.txt
+	@touch $@
+
 .venv/serve.ok: .venv/run.ok requirements/serve.txt
 	@echo "Installing the packages of the service into .venv ..."
 	@$(INSTALL) -r requirements/serve.txt
@@ -34,6 +39,9 @@ help:            ## list the targets
 
 run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile crypto" and the like are passed on
 	@$(BIN)/carnet run $(ARGS)
+
+schedule: .venv/schedule.ok ## start the daily run and the other jobs of the settings when they are due; ARGS="--profile crypto" and the like are passed on
+	@$(BIN)/carnet schedule $(ARGS)
 
 serve: .venv/serve.ok ## serve API and dashboard on this machine; first `carnet users add NAME --role admin`
 	@$(BIN)/carnet serve $(ARGS)
@@ -89,8 +97,9 @@ pictures: .venv/dev.ok ## make the pictures of lab, page and report with Chromiu
 lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv
 	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
-	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
-	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres --extra optimizers -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev --upgrade -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra schedule -c requirements/dev.txt pyproject.toml requirements/build.in -o requirements/schedule.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra schedule --extra serve --extra postgres --extra optimizers -c requirements/dev.txt pyproject.toml requirements/build.in -o requirements/serve.txt
 
 clean:           ## remove what was made; keeps reports/ and data/
 	rm -rf .venv _docs .pytest_cache .ruff_cache .coverage* build dist *.egg-info

@@ -48,6 +48,7 @@ def main() -> int:
         for words in WORDS:
             attempt("carnet " + " ".join(words), [binaries / "carnet", *words], **here)
         (other / "settings.ini").write_text(SMALL)
+        attempt("install what a schedule needs", [python, ROOT / "scripts" / "install.py", "-r", ROOT / "requirements" / "schedule.txt"], cwd=ROOT)
         attempt("daily, weekly, maintenance and watch", [python, "-c", FLOWS], **here | {"cwd": other})
     return failed
 

@@ -1,4 +1,4 @@
-"What the package imports is what it declares, and what a plain `pip install carnet` brings is enough for what runs on a schedule."
+"What the package imports is what it declares; a plain `pip install carnet` is small and enough for a run, with the extra `schedule` for schedules."
 
 import ast
 import importlib.metadata
@@ -84,9 +84,9 @@ def locked(file: str) -> set[str]:
 
 
 @cache
-def hidden() -> set[str]:
-    "Return the top-level modules of this environment that a plain installation would not bring, by the lock."
-    plain = (locked("run.txt") - locked("build.in")) | {"carnet", "pip", "setuptools"}
+def hidden(lock: str = "run.txt") -> set[str]:
+    "Return the top-level modules of this environment that an installation would not bring, by its lock; a plain one by that of a run."
+    plain = (locked(lock) - locked("build.in")) | {"carnet", "pip", "setuptools"}
     absent = {m for m, ds in distributions().items() if not ds & plain and m.isidentifier()}
     return absent - set(sys.stdlib_module_names) - {"_distutils_hack", "pkg_resources"}
 
@@ -118,16 +118,18 @@ def plain(tmp_path_factory):
     hook = tmp_path_factory.mktemp("hook")
     (hook / "sitecustomize.py").write_text(HOOK)
 
-    def run(code: str, folder: Path, **more: str) -> subprocess.CompletedProcess:
+    def run(code: str, folder: Path, lock: str = "run.txt", **more: str) -> subprocess.CompletedProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | more
-        environment |= {"PYTHONPATH": f"{hook}{os.pathsep}{ROOT}", "CARNET_TEST_HIDDEN": " ".join(hidden())}
+        environment |= {"PYTHONPATH": f"{hook}{os.pathsep}{ROOT}", "CARNET_TEST_HIDDEN": " ".join(hidden(lock))}
         return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
     return run
 
 
 def test_what_is_hidden_is_hidden_and_the_rest_is_there(plain, tmp_path):
-    assert {"pytest", "panel", "shap", "dask"} <= hidden() and not {"pandas", "prefect", "optuna", "psutil", "scipy"} & hidden()
+    assert {"pytest", "panel", "shap", "dask", "prefect", "vectorbt", "skfolio"} <= hidden()
+    assert not {"pandas", "optuna", "psutil", "scipy"} & hidden()
+    assert {"pytest", "panel"} <= hidden("schedule.txt") and "prefect" not in hidden("schedule.txt")
     done = plain("import pandas, optuna\ntry:\n    import panel\nexcept ModuleNotFoundError:\n    print('hidden')", tmp_path)
     assert done.stdout == "hidden\n", done.stderr
 
@@ -212,9 +214,69 @@ folder = backups
 """
 
 
-def test_what_the_schedule_runs_works_without_any_extra(plain, tmp_path):
+def test_a_plain_installation_stays_small():
+    packages = [name for name in locked("run.txt") if name in {normal(d.metadata["Name"]) for d in importlib.metadata.distributions()}]
+    assert 100 < len(packages) <= 147, "with pip, setuptools and ourselves at most 150; what is heavy and rare belongs to an extra"
+
+
+COMMAND = """
+import sys
+from trading.cli.main import main
+sys.argv = ["carnet", *WORDS]
+main()
+"""
+
+
+@pytest.mark.parametrize("words, told", [
+    (["schedule", "--once"], "'make schedule' or pip install 'carnet[schedule]' brings it"),
+    (["schedule", "--write", "prefect.yaml"], "'make schedule' or pip install 'carnet[schedule]' brings it"),
+    (["run"], "'make schedule' or pip install 'carnet[schedule]' brings it"),
+])
+def test_what_needs_prefect_says_what_brings_it_before_anything_is_done(plain, tmp_path, words, told):
     (tmp_path / "settings.ini").write_text(SMALL)
-    done = plain(FLOWS, tmp_path, CARNET_BACKUP_PASSPHRASE="correct horse battery staple", PYTHONDONTWRITEBYTECODE="1")
+    done = plain(f"WORDS = {words!r}\n{COMMAND}", tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1 and done.stderr.startswith("Error: Prefect is not installed") and told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "prefect.yaml").exists() and not list(tmp_path.glob("data/store/*"))
+
+
+RESEARCH = """
+from trading import backtest, sample_bars, sweep
+from trading.backtest.cross_validation import combinatorial_paths, walk_forward
+from trading.backtest.strategies import MaCross
+from trading.backtest.widgets import explore
+bars = sample_bars("indices")
+grid = {"fast": [5, 10], "slow": [50]}
+returns = bars["close"].pct_change().dropna()
+walk = walk_forward(returns, lambda r: r.mean().idxmax(), lambda best, r: r[best], train=1000, test=250, register=False)
+print("walked", len(walk.returns) > 1000)
+tried = sweep(bars, MaCross, grid, register=False)
+print("swept", len(tried))
+for work in (lambda: combinatorial_paths(returns), lambda: sweep(bars, MaCross, grid, engine="vectorbt", register=False),
+             lambda: backtest(bars, MaCross(5, 50)).explore(), lambda: explore(bars)):
+    try:
+        work()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_research_names_the_package_that_it_lacks(plain, tmp_path):
+    done = plain(RESEARCH, tmp_path)
+    assert done.returncode == 0, done.stderr
+    walked, swept, *told = done.stdout.splitlines()
+    assert walked == "walked True" and swept.startswith("swept ")
+    assert told == [
+        "MissingData combinatorial paths need the package skfolio: pip install 'carnet[research]'; walk_forward needs nothing more",
+        "MissingData engine='vectorbt' needs the package vectorbt: pip install 'carnet[research]'; engine='account' needs nothing more",
+        "MissingData an interactive plot needs the package plotly: pip install 'carnet[lab]'",
+        "MissingData sliders and menus need the package ipywidgets: pip install 'carnet[lab]'",
+    ]
+
+
+def test_what_the_schedule_runs_works_with_its_extra_alone(plain, tmp_path):
+    (tmp_path / "settings.ini").write_text(SMALL)
+    done = plain(FLOWS, tmp_path, "schedule.txt", CARNET_BACKUP_PASSPHRASE="correct horse battery staple", PYTHONDONTWRITEBYTECODE="1")
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[0] in ("daily", "weekly", "maintenance", "watch"))
     assert done.returncode == 0 and set(told) == {"daily", "weekly", "maintenance", "watch"}, done.stdout + done.stderr
     assert (tmp_path / "reports" / told["daily"] / "index.html").exists() and list((tmp_path / "backups").iterdir())

@@ -80,7 +80,7 @@ def test_versions_of_images_are_named():
         for image in re.findall(r"^\s*image: (\S+)$|^FROM (\S+)", path.read_text(), re.MULTILINE):
             name = next(filter(None, image))
             assert ":" in name or name.startswith("$"), f"{path.name}: {name}"
-    locked = re.search(r"^prefect==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)[1]
+    locked = re.search(r"^prefect==(\S+)", (ROOT / "requirements" / "schedule.txt").read_text(), re.MULTILINE)[1]
     assert f"prefecthq/prefect:{locked}-" in (DEPLOY / "compose.full.yaml").read_text()
     assert documents(DEPLOY / "prefect" / "prefect.yaml")[0]["prefect-version"] == locked
 

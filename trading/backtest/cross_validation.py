@@ -6,7 +6,7 @@
 __all__ = ['WalkForwardResult', 'walk_forward', 'combinatorial_paths', 'SimulatedOutcomes', 'monte_carlo']
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #cc5a05d2
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .result_cards import walk_card
 from ..core.cards import Card, Shown
 from ..core.bars import check_index, fingerprint
 from ..core.errors import BadInput
+from ..core.extras import imports_of
 from ..core.drawdown import value_drawdown
 from ..core.identity import identity
 from ..core.trial_store import count_trial
@@ -48,6 +49,12 @@ def _sharpe(returns: np.ndarray) -> np.ndarray:
     return np.where(deviation > 0, returns.mean(axis=0) / np.where(deviation > 0, deviation, 1), 0.0)
 
 
+def _windows(bars: int, train: int, test: int, purge: int, expanding: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    "Yield the rows to choose on and the rows to trade, one step after the other; the last test may be shorter."
+    for start in range(train + purge, bars, test):
+        yield np.arange(0 if expanding else start - purge - train, start - purge), np.arange(start, min(start + test, bars))
+
+
 def walk_forward(
     bars: pd.DataFrame,  # anything indexed by time in UTC
     choose: Callable,  # bars of the training window -> a choice, for example the parameters that were best
@@ -59,13 +66,11 @@ def walk_forward(
     register: Any = None,  # where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
 ) -> WalkForwardResult:
     "Choose on the past, trade the choice on what follows, move on (Pardo 1992).\n\nParameters\n----------\nbars : pd.DataFrame\n    anything indexed by time in UTC\nchoose : Callable\n    bars of the training window -> a choice, for example the parameters that were best\ntrade : Callable\n    (choice, bars up to the end of the test) -> simple returns per bar, a Series covering the test\ntrain : int\n    bars in the training window\ntest : int\n    bars in each test span\npurge : int, default 0\n    bars left out between the two; as long as a position lasts\nexpanding : bool, default False\n    keep the start of training where it is\nregister : Any, default None\n    where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n\nReturns\n-------\nWalkForwardResult"
-    from skfolio.model_selection import WalkForward
-
     check_index(bars)
     if min(train, test) < 1 or purge < 0 or train + purge + test > len(bars):
         raise BadInput(f"train {train}, purge {purge} and test {test} do not fit into {plural(len(bars), 'bar')}; take shorter windows or more bars")
     pieces, rows = [], []
-    for before, after in WalkForward(test, train, expand_train=expanding, reduce_test=True, purged_size=purge).split(bars):
+    for before, after in _windows(len(bars), train, test, purge, expanding):
         choice = choose(bars.iloc[before])
         every = trade(choice, bars.iloc[: after[-1] + 1])
         piece = every.reindex(bars.index[after])
@@ -95,7 +100,8 @@ def combinatorial_paths(
     embargo: int = 0,  # further bars left out after it
 ) -> pd.DataFrame:  # bars × paths: returns of the variation that was best elsewhere
     "Return the histories that choosing on the rest would have given (López de Prado 2018, chapter 12).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar\nfolds : int, default 10\n    equal parts of the history\ntest_folds : int, default 2\n    parts traded in each split\npurge : int, default 0\n    bars left out on both sides of a test fold\nembargo : int, default 0\n    further bars left out after it\n\nReturns\n-------\npd.DataFrame\n    bars × paths: returns of the variation that was best elsewhere"
-    from skfolio.model_selection import CombinatorialPurgedCV
+    with imports_of("research", "combinatorial paths need", "walk_forward needs nothing more"):
+        from skfolio.model_selection import CombinatorialPurgedCV
 
     r = _clean(returns)
     if not 2 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:

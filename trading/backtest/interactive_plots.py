@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.cards import Card, card_html
 from ..core.errors import BadInput
+from ..core.extras import imports_of
 from ..core.files import write_atomic
 
 # %% ../../nbs/06_backtest/08_interactive_plots.ipynb #79257d01
@@ -58,8 +59,9 @@ def trade_plot(
     still: Card,
 ) -> InteractivePlot:
     "Draw price with trades, value, drawdown and exposure under one another, on one range.\n\nParameters\n----------\nb : Any\n    a Backtest\nbars : pd.DataFrame | None\n    time × (field, symbol), for candles; None: the closes alone\nsymbol : str | None\n    None: the first\nstill : Card\n\nReturns\n-------\nInteractivePlot"
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
+    with imports_of("lab", "an interactive plot needs"):
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
 
     symbol = b.close.columns[0] if symbol is None else symbol
     if symbol not in b.close:
@@ -93,7 +95,8 @@ def surface_plot(
     surface: bool = False,  # a surface to turn; False: a map
 ) -> InteractivePlot:
     "Draw a metric over two parameters.\n\nParameters\n----------\ngrid : pd.DataFrame\n    y × x, what `metric_grid` returned\nmetric : str\nstill : Card\nsurface : bool, default False\n    a surface to turn; False: a map\n\nReturns\n-------\nInteractivePlot"
-    import plotly.graph_objects as go
+    with imports_of("lab", "an interactive plot needs"):
+        import plotly.graph_objects as go
 
     widest = float(np.nanmax(np.abs(grid.to_numpy(float)))) or 1.0
     colours = {"colorscale": "RdBu", "colorbar": {"title": metric}}

@@ -14,6 +14,7 @@ import pandas as pd
 
 from .costs import Costs
 from ..core.errors import BadInput
+from ..core.extras import imports_of
 
 # %% ../../nbs/06_backtest/02_vectorbt_engine.ipynb #ace06d10
 @cache
@@ -21,8 +22,9 @@ def _vectorbt():
     "Import vectorbt and say which engine it runs on: (module, engine name)."
     import warnings
 
-    import vectorbt
-    from vectorbt._engine import is_rust_available
+    with imports_of("research", "engine='vectorbt' needs", "engine='account' needs nothing more"):
+        import vectorbt
+        from vectorbt._engine import is_rust_available
 
     if is_rust_available():
         return vectorbt, "rust"

@@ -20,6 +20,7 @@ from ..core.bars import symbols_of
 from ..core.cards import Card, card_html, written
 from ..core.drawdown import value_drawdown
 from ..core.errors import BadInput, TradingError
+from ..core.extras import imports_of
 from ..core.svg_charts import time_chart
 
 # %% ../../nbs/06_backtest/57_widgets.ipynb #1918c3ee
@@ -27,7 +28,8 @@ class _Widget:
     "A box of controls with a picture below, and a still card where no kernel runs."
 
     def __init__(self, controls: list):
-        import ipywidgets as w
+        with imports_of("lab", "sliders and menus need"):
+            import ipywidgets as w
 
         self.picture = w.HTML()
         self.box = w.VBox([w.HBox(controls, layout=w.Layout(flex_flow="row wrap")), self.picture])
@@ -57,7 +59,8 @@ class _Explorer(_Widget):
     "Bars by symbol and span."
 
     def __init__(self, bars: pd.DataFrame, symbol: str | None):
-        import ipywidgets as w
+        with imports_of("lab", "sliders and menus need"):
+            import ipywidgets as w
 
         symbols = list(map(str, symbols_of(bars)))
         if symbol is not None and symbol not in symbols:
@@ -104,7 +107,8 @@ def explore(
 # %% ../../nbs/06_backtest/57_widgets.ipynb #ba830ae5
 def _control(name: str, value: Any, given: tuple | None) -> Any:
     "Return the widget of one parameter."
-    import ipywidgets as w
+    with imports_of("lab", "sliders and menus need"):
+        import ipywidgets as w
 
     more = {"description": name, "continuous_update": False, "style": {"description_width": "initial"}}
     if isinstance(value, bool):

@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "read_head_line", "is_sealed", "write_head_line",
     ],
     "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
+    "extras": ["imports_of"],
     "files": ["write_atomic", "lock_folder", "folder_at_work"],
     "funding_rates": ["FundingRates"],
     "group_commit": ["GroupCommit"],
@@ -101,9 +102,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days", "read_moment"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "funding_rates", "group_commit",
-    "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork", "redaction",
-    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables",
-    "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
+    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "extras", "files", "funding_rates",
+    "group_commit", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork",
+    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section",
+    "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

