@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from ..accounting.account_book import fill_from, plain
-from ..accounting.event_kinds import read_ratio, scale_units
+from ..accounting.account_book import plain
 from ..accounting.kept_folds import ENTERED
 from ..accounting.ledger import Ledger
 from ..core.errors import BadInput, UnknownOutcome
