@@ -77,6 +77,40 @@ def test_ruined_and_liquidated_shorts_agree_too(seed, fill):
     assert np.allclose(fast.loc[ruined].to_numpy(), alone[list(FIGURES)].to_numpy(float), rtol=1e-9, equal_nan=True)
 
 
+@pytest.mark.parametrize("more", [{}, {"delisting": 0.0}, {"maintenance": 0.5}, {"fill": "close", "delisting": 0.4}], ids=str)
+def test_four_parameters_on_three_symbols_and_what_the_register_gets_of_each(more, tmp_path):
+    "The kernel sketches by itself; of the account the register sketches what it was worth. Shorts are ruined, symbols come late and end early."
+    bars = market(len(str(more)), bars=400, symbols=3, volatility=0.1)
+    grid = {"window": [3, 7], "low": [20.0, 35.0], "leave": [45.0, 60.0], "short": [False, True]}
+    found = {}
+    for engine in ("kernel", "account"):
+        register = TrialRegister(tmp_path / f"{engine}.sqlite")
+        table = sweep(bars, RsiReversion, grid, FIGURES, engine=engine, register=register, progress=False, **COSTS, **more)
+        (kept,) = register.store.searches([name for name, _ in register.store.related(bars)])
+        assert table.index.names == [*grid, "symbol"] and len(table) == kept["count"] == 16 * 3 and table.attrs["trials"] == "counted"
+        found[engine] = table, kept, np.vstack(list(register.store.pieces(kept)))
+    (fast, said, sketches), (slow, told, reference) = found["kernel"], found["account"]
+    assert same(fast, slow) and (fast["total_return"] < -0.9).any() and (said["keys"], said["params"]) == (told["keys"], told["params"])
+    np.testing.assert_array_equal(sketches, reference)
+    np.testing.assert_allclose(np.frombuffer(said["sharpe"]), np.frombuffer(told["sharpe"]), rtol=1e-9, equal_nan=True)
+    assert sketches.any(axis=1).sum() > 40 and len(np.unique(sketches, axis=0)) > 30
+    window, low, leave, short, symbol = where = fast["sharpe"].idxmax()
+    alone = backtest(bars.loc[:, (slice(None), [symbol])], RsiReversion(window, low, leave, short), register=False, **COSTS, **more).stats
+    assert np.allclose(fast.loc[where].to_numpy(), alone[list(FIGURES)].to_numpy(float), rtol=1e-9, equal_nan=True)
+
+
+def test_four_parameters_of_which_two_are_rules_of_the_account_on_three_symbols(tmp_path):
+    bars, grid = market(3, symbols=3), {"fast": [2, 7], "slow": [20, 40], "stop_loss": [0.03, 0.08], "take_profit": [0.05, None]}
+    register = TrialRegister(tmp_path / "trials.sqlite")
+    table = sweep(bars, MaCross, grid, FIGURES, register=register, progress=False, **COSTS)
+    assert len(table) == 48 and table.attrs["engine"] == "account" and len(register.trials(bars)) == 48
+    for k in (5, 22, 47):
+        fast, slow, stop, target, symbol = table.index[k]
+        rules = {"stop_loss": stop, "take_profit": None if pd.isna(target) else target}
+        alone = backtest(bars.loc[:, (slice(None), [symbol])], MaCross(fast, slow), register=False, **rules, **COSTS).stats
+        assert np.allclose(table.iloc[k].to_numpy(), alone[list(FIGURES)].to_numpy(float), rtol=1e-9, equal_nan=True), table.index[k]
+
+
 def test_moving_averages_agree_with_vectorbt_alone():
     "None of our code on the other side: pandas means, vectorbt's portfolio and its own ratios."
     import vectorbt as vbt

@@ -89,7 +89,7 @@ def kernel(close, price, positions, span, costs, total, periods):
     which = np.arange(len(positions))
     run_variations(copy_row, tables, which[:, None].astype(float), which[::-1].copy(), np.asarray(close, float), np.array([price] * 3, float),
                    np.asarray(span, float), np.array([*costs, -1e18, 0, 1, 0], float), total, float(periods), out,
-                   np.empty(0, np.int64), np.empty((len(out), 0)))
+                   np.empty(0, np.int64), np.empty((len(out), 0)), np.empty((0, 0), np.int8))
     return out
 
 
@@ -139,6 +139,58 @@ def test_sketches_of_the_kernel_are_those_of_the_register():
     worth = np.exp(np.cumsum(rng.normal(0, 0.01, (300, 131)), axis=1)) * 1e4
     worth[3], worth[4, 50:], worth[5], worth[6, :50], worth[7] = 1e4, 0, 0, 1e4, 1e4 * (1 + 1e-15)
     np.testing.assert_array_equal(sketch_worth(worth, 1e4), sketch_values(worth, 1e4))
+
+
+def test_the_kernel_sketches_what_it_would_have_told_and_that_is_the_account_at_the_marks():
+    "Marks at every bar, a few, none before the first, many in one stretch; shorts and ruins; sketches that are part of a wider table."
+    ruined = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(9, 400))
+        close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01 if seed % 3 else 0.15, n)))
+        rows = np.repeat(rng.choice([-1, 0, 1], (30, n)), rng.integers(1, 40), axis=1)[:, :n].astype(float)
+        rows[0], rows[1] = 0, 1
+        costs = np.array([0.001, 0.0005, 1.0, 0.0, 10_000.0, -1e18, 0, 1, 0])
+        for marks in (np.arange(n), np.arange(-1, n, 7), np.sort(rng.integers(-1, n, 200)), np.array([n - 1]), np.array([-1, -1, 0])):
+            given = (copy_row, rows, np.arange(30.0)[:, None], rng.permutation(30), close, np.array([close] * 3), np.arange(n + 1.0), costs, n, 252.0)
+            told, paths, table = np.empty((30, N)), np.full((30, len(marks)), np.nan), np.full((30, len(marks) + 9), 99, np.int8)
+            again, sketches = np.empty((30, N)), table[:, 5:-4]
+            run_variations(*given, told, marks, paths, np.empty((0, 0), np.int8))
+            run_variations(*given, again, marks, np.empty((0, len(marks))), sketches)
+            np.testing.assert_array_equal(again, told)
+            np.testing.assert_array_equal(sketches, sketch_values(paths, 10_000.0))
+            assert (table[:, :5] == 99).all() and (table[:, -4:] == 99).all()
+            for row, path in zip(rows, paths, strict=True):
+                np.testing.assert_allclose(path, slow_path(close, row, costs, marks), rtol=1e-9, atol=1e-9)
+            ruined += int((paths[:, -1] == 0).sum())
+    assert ruined > 20
+
+
+def slow_path(close, row, costs, marks):
+    "Walk from bar to bar as `walk` does, filled at the closes and without margin: the worth at the marks."
+    fees, slippage, fixed, _, cash = costs[:5]
+    start, units, values, sent = cash, 0.0, [], 0
+    for t in range(len(close)):
+        want = row[t - 1] if t else 0
+        if want != sent:
+            if want > 0 >= units or (want == 0 and units < 0):
+                at, free = close[t] * (1 + slippage), (cash - fixed) / (1 + fees)
+                size = -units if want == 0 and -units * at <= free else free / at
+                if free > 0:
+                    cash, units = (cash - size * at - size * at * fees - fixed if want == 0 and size == -units else 0.0), units + size
+            elif want < 0 <= units or (want == 0 and units > 0):
+                at = close[t] * (1 - slippage)
+                size = units + (max((cash + units * at * (1 - fees) - fixed) / (at * (1 + fees)), 0) if want < 0 else 0)
+                fee = size * at * fees + fixed
+                if size > 0 and size * at >= fee:
+                    cash, units = cash + size * at - fee, units - size
+            units = 0.0 if abs(units) < 1e-9 else units
+        sent, value = want, cash + units * close[t]
+        if value <= 0:
+            values += [0.0] * (len(close) - t)
+            break
+        values.append(value)
+    return np.r_[start, values][marks + 1]
 
 
 def test_a_long_and_a_short_by_hand():

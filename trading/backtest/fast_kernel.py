@@ -158,9 +158,9 @@ def _margin(a, begin, worst, cash, units, costs):
 
 @_inline
 def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
-    "Value the bars lo … hi - 1 with these holdings; return whether the purse is ruined, and what it holds."
+    "Value the bars lo … hi - 1 with these holdings; return whether the purse is ruined, what it holds, and the bar from which on it does."
     if lo >= hi:
-        return False, cash, units
+        return False, cash, units, hi
     if units == 0 and cash > 0:
         _step(a, cash, span[hi] - span[lo])
     elif units > 0 and cash == 0:
@@ -175,13 +175,13 @@ def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
             value, lasts = cash + units * close[t], span[t + 1] - span[t]
             if value <= 0:
                 _step(a, 0.0, lasts)
-                return True, cash, units
+                return True, 0.0, 0.0, t
             if units == 0:
                 _step(a, cash, span[hi] - span[t])
-                break
+                return False, cash, units, t
             _step(a, value, lasts)
             a[EXPOSED] += abs(units) * close[t] / value * lasts
-    return False, cash, units
+    return False, cash, units, hi
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #4110a3f0
 @_inline
@@ -213,16 +213,16 @@ def _ratio(above, below):
 @_inline
 def _place(marks, close):
     "Return how many marks lie before each bar, and the closes at them."
-    ends, there = np.zeros(close.size + 1, np.int64), np.zeros(marks.size)
+    ends, there = np.zeros(close.size + 2, np.int64), np.zeros(marks.size)
     for m in range(marks.size):
-        there[m] = close[max(marks[m], 0)]
+        there[m] = close[min(max(marks[m], 0), close.size - 1)]
         ends[marks[m] + 1] += 1
-    return np.cumsum(ends), there
+    return np.cumsum(ends).astype(np.int32), there
 
 
 @_plain
 def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out, ends, there, path, sums):
-    "Trade one row of positions and write its figures, and about what it was worth at the marks."
+    "Trade one row of positions and write its figures, and what it was worth at the marks."
     n = close.size
     sums[:] = 0.0
     row, words, close, bars, span, blocks = lend(row), lend(words), lend(close), lend(bars), lend(span), lend(blocks)
@@ -238,7 +238,9 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
         for m in range(mark, ends[fill]):
             path[m] = max(cash + units * there[m], 0.0)
         mark = ends[fill]
-        ruined, cash, units = _value(a, close, bars, span, blocks, starts, t, fill, cash, units, costs)
+        ruined, cash, units, since = _value(a, close, bars, span, blocks, starts, t, fill, cash, units, costs)
+        if since < fill:  # the margin was used up on the way, or everything
+            path[ends[since] : mark] = cash
         if not ruined and fill < n:
             wanted = row[fill - 1]
             if units < 0:  # the margin comes before the order: at the open, or in the whole bar when orders are filled at its close
@@ -247,7 +249,6 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
                 cash, units = _order(a, wanted, bars[0, fill], cash, units, costs)
             change, current = _next_change(words, fill - 1, n, wanted), wanted
         t = fill
-    path[mark:] = 0.0  # ruined
     if costs[8] > 0 and not ruined:  # the prices have ended for good: what is held is paid by the delisting rule
         if units != 0:
             price = close[n - 1] * costs[7]
@@ -255,6 +256,7 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
             a[TRADED] += abs(units) * price
             cash, units = cash + units * price, 0.0
         _step(a, max(cash, 0.0), costs[8])
+    path[mark:] = 0.0 if ruined else max(cash, 0.0)  # what is left after the end
     a[VALUES] += costs[4] * (total - span[n] - costs[8])  # before the first price
     conclude(a, costs[4], total, periods, out)
 
@@ -292,7 +294,22 @@ def conclude(
 RULE = types.void(types.float64[:, ::1], types.float64[::1], types.int8[::1])  # tables, numbers of a variation, positions to write
 _RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.int64[::1], types.float64[::1], types.float64[:, ::1],
                   types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1], types.int64[::1],
-                  types.float64[:, ::1])
+                  types.float64[:, ::1], types.int8[:, :])
+
+
+@_plain
+def _sketch(row, begin, grown, out):
+    "Write what was earned from mark to mark, the largest move as 127; `grown` is room for it."
+    grown[0] = row[0] / begin - 1
+    for t in range(1, row.size):
+        grown[t] = row[t] / row[t - 1] - 1
+    largest = 0.0
+    for t in range(row.size):
+        grown[t] = grown[t] if abs(grown[t]) < np.inf else 0.0  # ruined: nothing is earned any more
+        largest = max(largest, abs(grown[t]))
+    scale = 127 / largest if largest > 1e-13 else 0.0
+    for t in range(row.size):
+        out[t] = np.int8(np.rint(grown[t] * scale))
 
 
 @njit(_RUN, cache=True, nogil=True, error_model="numpy")
@@ -308,33 +325,32 @@ def run_variations(
     total,  # bars of the whole backtest, those without a price included
     periods,  # bars in a year
     out,  # variations × FIGURES, to be written
-    marks,  # closes at which the worth is wanted, ascending; -1: before the first
-    paths,  # variations × marks, worth, to be written
+    marks,  # closes at which the worth is wanted, ascending; -1: before the first, as many as there are: after a delisting
+    paths,  # variations × marks, worth, to be written where no sketches are wanted
+    sketches,  # variations × marks, to be written as `sketch_worth` does; none: the worth is
 ):
-    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\norder\n    in which they are run, so that neighbours read the same rows\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\norder\n    in which they are run, so that neighbours read the same rows\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first, as many as there are: after a delisting\npaths\n    variations × marks, worth, to be written where no sketches are wanted\nsketches\n    variations × marks, to be written as `sketch_worth` does; none: the worth is"
     blocks, starts = build_blocks(close, span)
     row, sums = np.zeros((close.size + 7) // 8 * 8, np.int8), np.zeros(16)
     words, used = row.view(np.int64), row[: close.size]
     ends, there = _place(marks, close)
+    path, grown = np.empty(marks.size), np.empty(marks.size)
     for k in order:
         rule(tables, codes[k], used)
-        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], ends, there, paths[k], sums)
+        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], ends, there, path, sums)
+        if sketches.shape[0] > 0:
+            _sketch(path, costs[4], grown, sketches[k])
+        else:
+            paths[k] = path
 
 
 @njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True, error_model="numpy")
 def run_positions(
     rows,  # variations × bars, of a length that eight divides: positions of each, whatever made them
-    close,  # as in `run_variations`
-    bars,
-    span,
-    costs,
-    total,
-    periods,
-    out,
-    marks,
-    paths,
+    close,  # as in `run_variations`, like all that follows
+    bars, span, costs, total, periods, out, marks, paths,
 ):
-    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`, like all that follows\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
     (blocks, starts), sums = build_blocks(close, span), np.zeros(16)
     ends, there = _place(marks, close)
     for k in range(rows.shape[0]):
@@ -349,17 +365,7 @@ def sketch_worth(
     "Return the sketches of some histories of worth: the fast twin of `trading.core.trial_store.sketch_values`.\n\nParameters\n----------\nworth\n    variations × cells: worth at the end of each cell\nbegin\n    worth before the first\n\nReturns\n-------\nvariations × cells, int8"
     out, grown = np.empty(worth.shape, np.int8), np.empty(worth.shape[1])
     for k in range(worth.shape[0]):
-        row = worth[k]
-        grown[0] = row[0] / begin - 1
-        for t in range(1, row.size):
-            grown[t] = row[t] / row[t - 1] - 1
-        largest = 0.0
-        for t in range(row.size):
-            grown[t] = grown[t] if row[t] > 0 or grown[t] == -1 else 0.0  # ruined: nothing is earned any more
-            largest = max(largest, abs(grown[t]))
-        scale = 127 / largest if largest > 1e-13 else 0.0
-        for t in range(row.size):
-            out[k, t] = np.int8(np.rint(grown[t] * scale))
+        _sketch(worth[k], begin, grown, out[k])
     return out
 
 

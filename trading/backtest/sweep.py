@@ -97,8 +97,8 @@ class _Kept:
                 self.base.rmdir()
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #b604e1b8
-def _finish(job: Job, chunks: list, workers: int, client) -> Iterator[tuple[tuple, np.ndarray]]:
-    "Run chunks wherever they should run and yield each as it is finished."
+def _finish(job: Job, chunks: list, places: dict, workers: int, client) -> Iterator[tuple[tuple, np.ndarray]]:
+    "Run chunks wherever they should run and yield each as it is finished; `places`: where each is to be written."
     if client is not None:
         from dask.distributed import as_completed
 
@@ -106,15 +106,16 @@ def _finish(job: Job, chunks: list, workers: int, client) -> Iterator[tuple[tupl
         futures = {client.submit(run_chunk, there, *chunk, pure=False): chunk for chunk in chunks}
         try:
             for future in as_completed(list(futures)):
-                yield futures[future], future.result()
+                places[futures[future]][:] = future.result()
+                yield futures[future], places[futures[future]]
         finally:
             client.cancel([f for f in futures if not f.done()])
     elif workers == 1 or job.engine != "kernel":
         for chunk in chunks:
-            yield chunk, run_chunk(job, *chunk)
+            yield chunk, run_chunk(job, *chunk, out=places[chunk])
     else:
         with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(run_chunk, job, *chunk): chunk for chunk in chunks}
+            futures = {pool.submit(run_chunk, job, *chunk, out=places[chunk]): chunk for chunk in chunks}
             try:
                 pending = set(futures)
                 while pending:
@@ -204,9 +205,9 @@ def _run(job: Job, metrics: list[str], register, folder, workers: int, client, b
     width = len(metrics) + (1 + packed_width(job.cells) if job.cells else 0)
     results, chunks = np.empty((count, len(symbols), width)), make_chunks(job)
     columns = {s: slice(k, k + 1) for k, s in enumerate(symbols)} | {None: slice(None)}
-    kept, todo = _Kept(job, folder, symbols), []
+    kept, todo, places = _Kept(job, folder, symbols), [], {}
     for chunk in chunks:
-        place = results[chunk[1] : chunk[2], columns[chunk[0]]]
+        place = places[chunk] = results[chunk[1] : chunk[2], columns[chunk[0]]]
         found = kept.read(chunk, place.shape)
         if found is None:
             todo.append(chunk)
@@ -215,8 +216,7 @@ def _run(job: Job, metrics: list[str], register, folder, workers: int, client, b
     resumed = count * len(symbols) - sum((hi - lo) * (1 if s else len(symbols)) for s, lo, hi in todo)
     bar.advance(resumed)
     try:
-        for chunk, values in _finish(job, todo, workers, client):
-            results[chunk[1] : chunk[2], columns[chunk[0]]] = values
+        for chunk, values in _finish(job, todo, places, workers, client):
             kept.add(chunk, values)
             bar.advance(values.shape[0] * values.shape[1])
     except BaseException:
@@ -224,7 +224,7 @@ def _run(job: Job, metrics: list[str], register, folder, workers: int, client, b
         raise
     kept.remove()
     if job.cells:
-        _count(job, results[..., len(metrics):], symbols, register)
+        _count(job, results, symbols, register)
         results = results[..., : len(metrics)].copy()
     return results, resumed
 
@@ -306,7 +306,7 @@ def _engine_of(strategy: Strategy, rules: list[str], account: AccountRules, engi
 
 
 def _count(job: Job, found: np.ndarray, symbols: list[str], register) -> None:
-    "Write every variation down with what it earned."
+    "Write every variation down with what it earned: combinations × symbols × (metrics, ratio, sketch), see `run_chunk`."
     store = default_store() if register is None else getattr(register, "store", register)
     count, grid = len(job.grid.valid), {**job.grid.values, "symbol": symbols}
     codes = [np.repeat(c, len(symbols)) for c in job.grid.codes()] + [np.tile(np.arange(len(symbols)), count)]
@@ -315,9 +315,10 @@ def _count(job: Job, found: np.ndarray, symbols: list[str], register) -> None:
     whole = count == np.prod([len(v) for v in job.grid.values.values()])
     positions = None if whole else (job.grid.valid[:, None] * len(symbols) + np.arange(len(symbols))).ravel().tolist()
     params = {"grid": {k: [canonical_value(v) for v in listed] for k, listed in grid.items()}, "valid": positions}
-    sketch = np.ascontiguousarray(found[..., 1:]).reshape(len(codes[0]), -1).view(np.int8)[:, : job.cells.count]
+    first = found.shape[-1] - packed_width(job.cells)
+    sketch = found.view(np.int8).reshape(len(codes[0]), -1)[:, 8 * first : 8 * first + job.cells.count]
     store.add(_name(job), job.bars, variation_keys(code, list(grid), list(grid.values()), codes), params,
-              found[..., 0].ravel() / np.sqrt(job.periods), np.ascontiguousarray(sketch), job.cells)
+              found[..., first - 1].ravel() / np.sqrt(job.periods), sketch, job.cells)
 
 
 def variation_worth(

@@ -43,16 +43,18 @@ def run_fast(
     symbol: str,
     lo: int,  # first combination
     hi: int,  # one past the last
+    sketches: np.ndarray | None = None,  # combinations × cells, int8, to be written; then the worth is not returned
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × FIGURES; combinations × cells: worth at the end of each
-    "Run a chunk of combinations on one symbol through the kernel.\n\nParameters\n----------\njob : Job\nsymbol : str\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × FIGURES; combinations × cells: worth at the end of each"
+    "Run a chunk of combinations on one symbol through the kernel.\n\nParameters\n----------\njob : Job\nsymbol : str\nlo : int\n    first combination\nhi : int\n    one past the last\nsketches : np.ndarray | None, default None\n    combinations × cells, int8, to be written; then the worth is not returned\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × FIGURES; combinations × cells: worth at the end of each"
     from trading.backtest.fast_kernel import run_variations
 
     known, close, filled, span, costs = _kernel_arrays(job, symbol)
     rule, tables, codes = _indicators(job, symbol, known, lo, hi)
     *outer, last = job.grid.codes(lo, hi)
     order = np.lexsort((last, *reversed(outer), last // 25))  # few rows of a table at a time, so that they stay in the processor's cache
-    out, (marks, worth) = np.empty((hi - lo, len(FIGURES))), _paths(job, symbol, known, hi - lo)
-    run_variations(rule, tables, codes, order, close, filled, span, costs, len(job.bars), float(job.periods), out, marks, worth)
+    out, (marks, worth) = np.empty((hi - lo, len(FIGURES))), _paths(job, symbol, known, costs[8], hi - lo if sketches is None else 0)
+    run_variations(rule, tables, codes, order, close, filled, span, costs, len(job.bars), float(job.periods), out, marks, worth,
+                   np.empty((0, 0), np.int8) if sketches is None else sketches)
     return out, worth
 
 
@@ -73,11 +75,12 @@ def _indicators(job: Job, symbol: str, known: np.ndarray, lo: int, hi: int) -> t
     return rule, tables, codes[lo:hi]
 
 
-def _paths(job: Job, symbol: str, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    "Return where the cells of the register end among the known closes, and room for the worth there."
+def _paths(job: Job, symbol: str, known: np.ndarray, after: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    "Return where the cells of the register end among the known closes, or past them, `after` bars of a delisting; and room for the worth there."
     if (symbol, job.cells) not in job.laid:
-        ends = job.cells.marks(job.bars.index) if job.cells else np.empty(0, np.int64)
-        job.laid[symbol, job.cells] = np.searchsorted(np.flatnonzero(known), ends, side="right") - 1
+        ends, there = job.cells.marks(job.bars.index) if job.cells else np.empty(0, np.int64), np.flatnonzero(known)
+        marks = np.searchsorted(there, ends, side="right") - 1
+        job.laid[symbol, job.cells] = np.where(ends >= len(known) - after, len(there), marks)
     marks = job.laid[symbol, job.cells]
     return marks, np.empty((count, len(marks)))
 
@@ -151,7 +154,7 @@ def run_plain(
     paths: list = []
     for n, (_, close, filled, span, costs) in enumerate(laid):
         part = np.empty((hi - lo, len(FIGURES)))
-        marks, path = _paths(job, symbols[n], laid[n][0], hi - lo)
+        marks, path = _paths(job, symbols[n], laid[n][0], costs[8], hi - lo)
         run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part, marks, path)
         paths.append(path)
         out[:, n] = part
@@ -327,16 +330,29 @@ def run_worth(job: Job, symbol: str | None, lo: int, hi: int) -> tuple[np.ndarra
     return {"rows": run_plain, "account": run_accounts, "vectorbt": run_vectorbt}[job.engine](job, lo, hi)
 
 
-def run_chunk(job: Job, symbol: str | None, lo: int, hi: int) -> np.ndarray:
-    "Run one chunk: combinations × symbols × figures that are kept, then the ratio and the sketch where they are counted."
-    whole, worth = run_worth(job, symbol, lo, hi)
-    if job.cells is None:
-        return whole[..., job.keep]
-    sketch = (_sketch if job.engine in ("kernel", "rows") else sketch_values)(np.ascontiguousarray(worth).reshape(-1, job.cells.count), job.costs.cash)
-    packed = np.zeros((len(sketch), packed_width(job.cells) * 8), np.int8)
-    packed[:, : job.cells.count] = sketch
-    packed = packed.view(np.float64).reshape(*whole.shape[:2], -1)
-    return np.concatenate([whole[..., job.keep], whole[..., [FIGURES.index("sharpe")]], packed], axis=-1)
+def run_chunk(
+    job: Job,
+    symbol: str | None,  # None: all of them
+    lo: int,  # first combination
+    hi: int,  # one past the last
+    out: np.ndarray | None = None,  # to be written; None: a new one
+) -> np.ndarray:  # combinations × symbols × figures that are kept, then the ratio and the sketch where they are counted
+    "Run one chunk.\n\nParameters\n----------\njob : Job\nsymbol : str | None\n    None: all of them\nlo : int\n    first combination\nhi : int\n    one past the last\nout : np.ndarray | None, default None\n    to be written; None: a new one\n\nReturns\n-------\nnp.ndarray\n    combinations × symbols × figures that are kept, then the ratio and the sketch where they are counted"
+    kept, cells = len(job.keep), job.cells
+    if out is None:
+        out = np.empty((hi - lo, 1 if symbol is not None else len(job.symbols), kept + (1 + packed_width(cells) if cells else 0)))
+    sketches = out.view(np.int8)[..., 8 * (kept + 1) :]
+    if cells and job.engine == "kernel":  # the worth is sketched while it is in the processor
+        whole = run_fast(job, str(symbol), lo, hi, sketches[:, 0, : cells.count])[0][:, None]
+    else:
+        whole, worth = run_worth(job, symbol, lo, hi)
+        if cells:
+            made = (_sketch if job.engine == "rows" else sketch_values)(np.ascontiguousarray(worth).reshape(-1, cells.count), job.costs.cash)
+            sketches[..., : cells.count] = made.reshape(*whole.shape[:2], -1)
+    out[..., :kept] = whole[..., job.keep]
+    if cells:
+        out[..., kept], sketches[..., cells.count :] = whole[..., FIGURES.index("sharpe")], 0
+    return out
 
 
 def _sketch(worth: np.ndarray, begin: float) -> np.ndarray:

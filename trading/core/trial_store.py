@@ -218,25 +218,30 @@ class TrialStore:
         keys: np.ndarray,  # uint64, one per trial
         params: dict,  # how the variations are written out, see `written_params`
         sharpe: np.ndarray | None = None,  # per bar
-        sketch: np.ndarray | None = None,  # trials × cells, int8
+        sketch: np.ndarray | None = None,  # trials × cells, int8; also part of a larger table
         cells: Cells | None = None,
         kind: str = "returns",  # or 'score', for trials that earn nothing by themselves
     ) -> None:
-        "Write the trials of one search down; the same search replaces itself.\n\nParameters\n----------\nstrategy : str\n    name, for people\ndata : str | pd.DataFrame\n    bars, or their fingerprint\nkeys : np.ndarray\n    uint64, one per trial\nparams : dict\n    how the variations are written out, see `written_params`\nsharpe : np.ndarray | None, default None\n    per bar\nsketch : np.ndarray | None, default None\n    trials × cells, int8\ncells : Cells | None, default None\nkind : str, default 'returns'\n    or 'score', for trials that earn nothing by themselves"
+        "Write the trials of one search down; the same search replaces itself.\n\nParameters\n----------\nstrategy : str\n    name, for people\ndata : str | pd.DataFrame\n    bars, or their fingerprint\nkeys : np.ndarray\n    uint64, one per trial\nparams : dict\n    how the variations are written out, see `written_params`\nsharpe : np.ndarray | None, default None\n    per bar\nsketch : np.ndarray | None, default None\n    trials × cells, int8; also part of a larger table\ncells : Cells | None, default None\nkind : str, default 'returns'\n    or 'score', for trials that earn nothing by themselves"
         if not strategy:
             raise BadInput("a trial needs the name of its strategy")
         sharpe = np.full(len(keys), np.nan) if sharpe is None else np.asarray(sharpe, float)
         try:
             with closing(self.open()) as db, transaction(db):
+                db.execute("PRAGMA cache_size = -16384")  # KiB: the pages of ten thousand trials are written once, at the end
                 name = self._remember(db, data)
                 for lo in range(0, len(keys), TRIALS_IN_ROW):
                     part = slice(lo, lo + TRIALS_IN_ROW)
                     mark = blake2b(f"{name}{strategy}{kind}{lo}".encode() + keys[part].tobytes() + (b"" if sketch is not None else sharpe[part].tobytes()), digest_size=16).hexdigest()
-                    place = (cells.exponent, cells.first, cells.count, sketch[part].tobytes()) if sketch is not None else (None, None, 0, None)
-                    db.execute("INSERT OR REPLACE INTO searches (name, data, strategy, kind, count, params, keys, sharpe, exponent, first, cells, sketch) "
-                               "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                               (mark, name, strategy, kind, len(keys[part]), json.dumps(params | {"from": lo}), keys[part].tobytes(),
-                                sharpe[part].tobytes(), *place))
+                    place = (cells.exponent, cells.first, cells.count, sketch[part].nbytes) if sketch is not None else (None, None, 0, None)
+                    row = db.execute("INSERT OR REPLACE INTO searches (name, data, strategy, kind, count, params, keys, sharpe, exponent, first, cells, sketch) "
+                                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, iif(?12 IS NULL, NULL, zeroblob(?12)))",
+                                     (mark, name, strategy, kind, len(keys[part]), json.dumps(params | {"from": lo}), keys[part].tobytes(),
+                                      sharpe[part].tobytes(), *place)).lastrowid
+                    if sketch is not None:
+                        with db.blobopen("searches", "sketch", row) as blob:  # straight into the pages, some at a time: SQLite would copy the whole twice
+                            for at in range(lo, min(lo + TRIALS_IN_ROW, len(keys)), 2000):
+                                blob.write(np.ascontiguousarray(sketch[at : min(at + 2000, part.stop)]))
         except sqlite3.OperationalError as error:
             raise Busy(f"the trials cannot be written to {self.path}: {error}; nothing was counted") from error
 

@@ -171,7 +171,7 @@ def find_command(
     "Return a command, or say that there is none and which ones come near."
     from difflib import get_close_matches
 
-    if name not in load_commands():
+    if name not in REGISTRY and name not in load_commands():  # whose module is there already needs none of the others
         near = get_close_matches(name, REGISTRY, 1)
         raise BadInput(f"there is no command {name[:40]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(REGISTRY))}"))
     return REGISTRY[name]

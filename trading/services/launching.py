@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core.errors import BadInput, MissingData, VenueUnreachable
-from ..core.prefork import prefork_parent
+from ..core.prefork import FIXED, prefork_parent
 from ..core.settings import Settings, load_settings
 from ..pipeline.forecast_review import promising_runs
 from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, require_prefect, settings_of
@@ -95,8 +95,6 @@ def runs_ready(
     data: Path,  # our data folder
 ) -> AbstractContextManager[str]:  # its socket; empty: not on this system
     "Keep a process ready that runs and their kernels are forked from, as long as a service lives; `CARNET_PREFORK=off` keeps none.\n\nParameters\n----------\ndata : Path\n    our data folder\n\nReturns\n-------\nAbstractContextManager[str]\n    its socket; empty: not on this system"
-    from trading.pipeline.notebook_runner import FIXED
-
     if os.environ.get("CARNET_PREFORK"):  # another one is named, or none is wanted
         return nullcontext("")
     data.mkdir(parents=True, exist_ok=True)
