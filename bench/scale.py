@@ -1,6 +1,7 @@
 """How time and memory grow with symbols, bars, variations, days, lines and holdings: each point in a process of its own, at 1×, 10× and 100×.
 
-`bench/growth.py` does the same for store, execution and ledger, `bench/universe.py` for the daily run and its report. Processor time; memory is what a step adds to its process at most.
+`bench/growth.py` does the same for store, execution and ledger, `bench/universe.py` for the daily run and its report.
+Processor time; memory is what a step adds to its process at most.
 The exponent is that of the last decade; above 1.15, or where a step says less, it fails. `python bench/scale.py sweep` measures one group.
 """
 
@@ -64,7 +65,8 @@ def functions(bars) -> Steps:
     from trading.backtest.sweep import sweep
 
     sweep(bars.iloc[:400], dips, {"window": [5]}, register=False, progress=False)
-    yield "a plain function, 20 variations", lambda: sweep(bars, dips, {"window": range(5, 15), "depth": [0.02, 0.05]}, register=False, progress=False)
+    grid = {"window": range(5, 15), "depth": [0.02, 0.05]}
+    yield "a plain function, 20 variations", lambda: sweep(bars, dips, grid, register=False, progress=False)
 
 
 def backtests(bars) -> Steps:
@@ -73,13 +75,14 @@ def backtests(bars) -> Steps:
     from trading import backtest
 
     few, close = bars.iloc[:300], bars["close"]
-    for more in ({"weights": few["close"] * 0 + 1 / len(close.columns)}, {"signals": dips(few)}, {"signals": dips(few), "stop_loss": 0.05, "take_profit": 0.1}):
+    stops = {"stop_loss": 0.05, "take_profit": 0.1}
+    for more in ({"weights": few["close"] * 0 + 1 / len(close.columns)}, {"signals": dips(few)}, {"signals": dips(few), **stops}):
         backtest(few, **more)
     signals = dips(bars)
     weights = pd.DataFrame(1 / len(close.columns), close.index, close.columns)
     yield "weights, every bar", lambda: backtest(bars, weights=weights).stats
     yield "signals", lambda: backtest(bars, signals=signals).stats
-    yield "signals with stops", lambda: backtest(bars, signals=signals, stop_loss=0.05, take_profit=0.1).stats
+    yield "signals with stops", lambda: backtest(bars, signals=signals, **stops).stats
 
 
 def returns(assets: int, days: int = 504):
@@ -98,7 +101,8 @@ def optimisers(assets: int) -> Steps:
     from trading.risk.stress import stress
 
     given, small, most = returns(assets), returns(5), max(0.15, 3 / assets)
-    tried = {"mean-variance": MeanRisk(bounds=(0, most)), "risk parity": RiskParity(), "hierarchical risk parity with caps": HierarchicalRiskParity(bounds=(0, most))}
+    tried = {"mean-variance": MeanRisk(bounds=(0, most)), "risk parity": RiskParity(),
+             "hierarchical risk parity with caps": HierarchicalRiskParity(bounds=(0, most))}
     covariance(small)
     for one in (MeanRisk(), RiskParity(), HierarchicalRiskParity()):
         one.fit(small)
@@ -217,7 +221,8 @@ def replays(days: int) -> Steps:
     from trading.cli.main import main
 
     home, first = Path(tempfile.mkdtemp()), datetime(2022, 12, 27, tzinfo=UTC)
-    (home / "settings.ini").write_text("[market]\nsymbols = AAPL, KO, XOM, JNJ, PG\nstart = 2012-01-03\n[forecast]\nhorizons = 1, 5\n[allocate]\nwindow = 252\n")
+    small = "[market]\nsymbols = AAPL, KO, XOM, JNJ, PG\nstart = 2012-01-03\n[forecast]\nhorizons = 1, 5\n[allocate]\nwindow = 252\n"
+    (home / "settings.ini").write_text(small)
     os.chdir(home)
     os.environ["CARNET_RUN__DATA"] = str(home / "data")
     main(["ingest"], standalone_mode=False)
