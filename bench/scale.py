@@ -230,6 +230,39 @@ def replays(days: int) -> Steps:
     yield "replay", lambda: main(["replay", "--from", f"{begun:%Y-%m-%d}", "--to", f"{first:%Y-%m-%d}"], standalone_mode=False)
 
 
+def answers(runs: int) -> Steps:
+    from contextlib import suppress
+
+    from screens import many_runs
+
+    from trading.core.errors import TradingError
+    from trading.core.settings import load_settings
+    from trading.pipeline.launch import open_run
+    from trading.pipeline.notebook_runner import run_in_process
+    from trading.pipeline.run_record import STAGES
+    from trading.services.commands import terminal_workspace
+    from trading.services.questions import READS, answer_question, question_words
+    from trading.testing.sample_runs import SMALL
+
+    home = Path(tempfile.mkdtemp())
+    os.chdir(home)
+    os.environ |= {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports")}
+    settings = load_settings(overrides=SMALL | {"run.data": home / "data", "run.reports": home / "reports"}, environ={})
+    run_in_process(open_run(settings, datetime.now(UTC), "2022-12-27"), STAGES)
+    asked = [read.path for reads in READS.values() for read in reads
+             if "{" not in read.path and all(word.default is not word.empty for word in question_words(read).values())]
+
+    def ask() -> None:
+        place = terminal_workspace()
+        for path in asked:
+            with suppress(TradingError):
+                answer_question(place, path, [])
+
+    ask()
+    many_runs(home, runs)
+    yield f"{len(asked)} questions asked", ask
+
+
 GROUPS: dict[str, tuple[str, Callable[[int], Steps], tuple[int, ...]]] = {  # what grows, how a point is made, its sizes
     "sweep by variations": ("variations", lambda n: sweeps(market(1, 2500), n), (1_000, 10_000, 100_000)),
     "sweep by symbols": ("symbols", lambda n: sweeps(market(n, 2500), 400), (1, 10, 100)),
@@ -248,6 +281,7 @@ GROUPS: dict[str, tuple[str, Callable[[int], Steps], tuple[int, ...]]] = {  # wh
     "validation by variations": ("variations", lambda n: validations(n, 1250), (10, 100, 1_000)),
     "validation by days": ("days", lambda n: validations(20, n), (1_000, 10_000)),
     "report by days": ("days", reports, (252, 2_520, 12_600)),
+    "answers by runs": ("runs", answers, (5, 50, 500)),
     "replay by days": ("days", replays, (10, 100)),
 }
 ALLOWED = {  # what may grow faster, and why
