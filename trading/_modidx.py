@@ -7042,6 +7042,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'trading/security/audit_log.py'),
                                             'trading.security.audit_log._replace': ( '10_security/audit_log.html#_replace',
                                                                                      'trading/security/audit_log.py'),
+                                            'trading.security.audit_log._skip': ( '10_security/audit_log.html#_skip',
+                                                                                  'trading/security/audit_log.py'),
                                             'trading.security.audit_log._tail': ( '10_security/audit_log.html#_tail',
                                                                                   'trading/security/audit_log.py'),
                                             'trading.security.audit_log._text': ( '10_security/audit_log.html#_text',
