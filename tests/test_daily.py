@@ -262,6 +262,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert "cannot be written" in said and "Traceback" not in said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks what has imported libraries")
+def test_a_typed_run_is_forked_by_a_service_that_keeps_a_process_ready_and_is_a_flow_run_of_the_server_it_names(home, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # apart from what a service of this user keeps
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # which the parent reads when it imports Prefect, and no run shall use
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PREFECT_API_URL": server}
+    with runs_ready(tmp_path) as place, (tmp_path / "out.txt").open("wb") as out:
+        wait_until(Path(place).exists, 300)
+        process = subprocess.Popen([*CARNET, "run", "--as-of", "2020-03-16"], cwd=home, env=alone, stdout=out, stderr=out)
+        wait_until(lambda: b"relay" in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0") or process.poll() is not None)
+        assert process.wait(550) == 0, (tmp_path / "out.txt").read_text()
+        other = alone | {"LC_ALL": "C"}
+        refused = subprocess.run([*CARNET, "run", "--profile", "nowhere"], cwd=tmp_path, env=other, capture_output=True, text=True, timeout=300)
+    assert "report: " in (tmp_path / "out.txt").read_text() and list((home / "reports").glob("2020-03-16_sample_*/index.html"))
+    (flow,) = ask(server, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["2020-03-16_sample_1"]}}})
+    tasks = {t["name"]: t["state_type"] for t in ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [flow["id"]]}}})}
+    assert flow["state_type"] == "COMPLETED" and tasks == dict.fromkeys(STAGES, "COMPLETED")
+    assert refused.returncode == 1 and "nowhere" in refused.stderr, "a parent with other variables does not fork it, and it does its work itself"
+
+
 @pytest.mark.parametrize("profile", ["crypto", "forex", "etf"])
 def test_a_market_without_network_or_keys_fails_with_a_sentence(home, tmp_path, profile):
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")

@@ -56,7 +56,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
         "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
     ],
-    "prefork": ["POOLS", "ONE_THREAD", "FIXED", "read_early", "send", "receive", "become", "python_command", "prefork_parent"],
+    "prefork": [
+        "POOLS", "ONE_THREAD", "FIXED", "read_early", "send", "receive", "become", "python_command", "is_forked", "hand_over",
+        "prefork_parent",
+    ],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",

@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": [
         "resolve_as_of", "check_words", "why_no_orders", "open_run", "settings_of", "run_daily", "require_prefect", "prepare_prefect",
-        "own_server", "load_flow",
+        "import_prefect", "own_server", "load_flow",
     ],
     "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
