@@ -274,8 +274,8 @@ def many(portfolios: int, listeners: int, seconds: float = 10) -> None:
             heard = asyncio.run(listen(port, key, server.home / "data" / "ledger.sqlite", listeners, 10, 1.0))
             say(f"ledger to {listeners:,} listeners, p99", 1e3 * heard[int(0.99 * len(heard))], "ms", 1000, False)
             say(f"ledger to {listeners:,} listeners, median", 1e3 * statistics.median(heard), "ms", 1000, False)
-            told = f"events that {listeners:,} listeners did not hear"
-            print(json.dumps({"figure": told, "value": listeners * 10 - len(heard), "unit": "events", "rival": "asked for", "rival_value": 0}), flush=True)
+            told, lost = f"events that {listeners:,} listeners did not hear", listeners * 10 - len(heard)
+            print(json.dumps({"figure": told, "value": lost, "unit": "events", "rival": "asked for", "rival_value": 0}), flush=True)
             say(f"{listeners:,} listeners, memory of the service", process.memory_info().rss / 1e6, "MB", 500, False)
 
 
