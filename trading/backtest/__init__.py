@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "read_run",
     ],
     "account_kernel": ["run_account"],
-    "account_result": ["AccountRecords", "OwnRecords", "AccountFrames", "read_runs", "assumption_table", "refine"],
+    "account_result": ["AccountRecords", "OwnRecords", "AccountFrames", "read_runs", "assumption_rows", "assumption_table", "refine"],
     "auto_search": ["BLOCK", "search_values", "SearchLine", "AutoSearch", "search_strategies"],
     "compare": ["Comparison"],
     "costs": ["Costs"],

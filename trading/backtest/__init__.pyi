@@ -37,7 +37,7 @@ from . import vectorbt_engine as vectorbt_engine
 from . import widgets as widgets
 from .account import ENTRY_KINDS as ENTRY_KINDS, EXIT_REASONS as EXIT_REASONS, YEAR as YEAR, RULE_NAMES as RULE_NAMES, TradeRules as TradeRules, hold_time as hold_time, step_table as step_table, AccountRules as AccountRules, payout as payout, MarketArrays as MarketArrays, make_market as make_market, end_bars as end_bars, carry_table as carry_table, entry_ways as entry_ways, AccountRun as AccountRun, rule_array as rule_array, run_book as run_book, most_orders as most_orders, read_run as read_run
 from .account_kernel import run_account as run_account
-from .account_result import AccountRecords as AccountRecords, OwnRecords as OwnRecords, AccountFrames as AccountFrames, read_runs as read_runs, assumption_table as assumption_table, refine as refine
+from .account_result import AccountRecords as AccountRecords, OwnRecords as OwnRecords, AccountFrames as AccountFrames, read_runs as read_runs, assumption_rows as assumption_rows, assumption_table as assumption_table, refine as refine
 from .auto_search import BLOCK as BLOCK, search_values as search_values, SearchLine as SearchLine, AutoSearch as AutoSearch, search_strategies as search_strategies
 from .compare import Comparison as Comparison
 from .costs import Costs as Costs
