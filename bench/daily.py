@@ -10,9 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from trading.core.prefork import python_command
+from trading.core.prefork import FIXED, python_command
 from trading.pipeline.launch import own_server
-from trading.pipeline.notebook_runner import FIXED
 from trading.pipeline.run_record import Run
 from trading.services.launching import runs_ready
 

@@ -17,12 +17,12 @@ RUNS, WARM, MARKS = 500, 5, 2520
 SHOWN = "() => document.querySelector('#main section[id]') && !document.querySelector('#main [aria-busy=true]')"
 
 
-def many_runs(home: Path) -> None:
+def many_runs(home: Path, runs: int = RUNS) -> None:
     "Copy the newest run until there are enough, each on a day of its own before it."
     newest = max((home / "reports").glob("*/run.json")).parent
     record = json.loads((newest / "run.json").read_text(encoding="utf-8"))
     day = datetime.fromisoformat(record["as_of"])
-    for n in range(1, RUNS):
+    for n in range(1, runs):
         when = day - timedelta(days=n)
         name = f"{when - timedelta(days=1):%Y-%m-%d}_sample_9"
         shutil.copytree(newest, home / "reports" / name, copy_function=os.link)

@@ -4,22 +4,27 @@ import html
 import json
 import os
 import re
+import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import pytest
 from loopback import KEYS, make_bars, market, write_settings
+from typed import CARNET
 from typed import carnet_alone as carnet
 from waiting import wait_until
 
 from trading.core.pages import spaced
+from trading.core.prefork import FIXED
 from trading.pipeline.launch import own_server
 from trading.pipeline.run_record import STAGES, Run, list_runs
 from trading.services.launching import runs_ready
 
 pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
+AHEAD = b"trading.core.ahead"  # what a process that will be a kernel has in its command
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +45,37 @@ def ask(server: str, what: str, body: dict) -> list:
     return json.load(urllib.request.urlopen(asked, timeout=60))
 
 
+def watched_run(folder: Path, day: str) -> list[list[str]]:
+    "Carry out a run where no service keeps anything ready; return what its kernel is, as seen before the run had a folder and after its trade."
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | FIXED | {"XDG_RUNTIME_DIR": str(folder)}
+    with (folder / "out.txt").open("wb") as out:
+        process = subprocess.Popen([*CARNET, "run", "--as-of", day], cwd=folder, env=alone, stdout=out, stderr=out)
+        run, seen = Run(folder / "reports" / f"{day}_sample_1"), []
+        file = run.folder / "run.json"
+        for traded in (False, True):
+            wait_until(lambda traded=traded: not traded or (file.exists() and run.record.stages[-1].status in ("running", "done")))
+            found = wait_until(lambda: kernels_of(process.pid) or process.poll() is not None)
+            seen.append([*next(iter(found.items())), (run.folder / "run.json").exists()] if isinstance(found, dict) else [])
+        assert process.wait(550) == 0, (folder / "out.txt").read_text()
+    return seen
+
+
+def kernels_of(pid: int) -> dict[int, list[str]]:
+    "Return the kernels that a process has started, or will have: number → words of the command."
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            if int((place / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid and (words := (place / "cmdline").read_bytes().split(b"\0")):
+                found |= {int(place.name): [w.decode() for w in words if w]} if AHEAD in b" ".join(words) or b"ipykernel_launcher" in words else {}
+    return found
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     "A folder with nothing in it but two runs of consecutive days."
     folder = tmp_path_factory.mktemp("home")
     carnet(folder, "run", "--as-of", "2020-03-12")
-    carnet(folder, "run", "--as-of", "2020-03-13")
+    (folder / "kernels.json").write_text(json.dumps(watched_run(folder, "2020-03-13")))
     return folder
 
 
@@ -58,6 +88,21 @@ def test_every_stage_of_both_days_is_done_and_leaves_its_notebook(runs):
     for run in runs:
         assert run.record.status == "done"
         assert sorted(p.stem for p in (run.folder / "notebooks").glob("*.ipynb")) == sorted(STAGES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each kernel is started when it is needed")
+def test_the_kernel_of_a_command_imports_before_the_command_has_opened_its_run(home):
+    first, later = json.loads((home / "kernels.json").read_text())
+    assert AHEAD.decode() in " ".join(first[1]) and not first[2], "it was begun before there was a run"
+    assert later[:2] == first[:2] and later[2], "and is the one that works for it"
+    assert not Path(f"/proc/{first[0]}").exists(), "it has ended with the command"
+
+
+def test_a_command_that_is_refused_leaves_no_kernel_that_waits(tmp_path):
+    said = carnet(tmp_path, "run", "--profile", "nowhere", code=1, XDG_RUNTIME_DIR=str(tmp_path))
+    assert "nowhere" in said and "Traceback" not in said
+    at = {os.path.realpath(p) for p in Path("/proc").glob("[0-9]*/cwd") if os.access(p, os.R_OK)}
+    assert str(tmp_path.resolve()) not in at
 
 
 def test_the_report_is_one_small_file_without_code_or_requests(runs):
@@ -215,6 +260,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "reports").write_text("a file where a folder belongs")
     said = carnet(tmp_path, "run", code=1)
     assert "cannot be written" in said and "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks what has imported libraries")
+def test_a_typed_run_is_forked_by_a_service_that_keeps_a_process_ready_and_is_a_flow_run_of_the_server_it_names(home, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # apart from what a service of this user keeps
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # which the parent reads when it imports Prefect, and no run shall use
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PREFECT_API_URL": server}
+    with runs_ready(tmp_path) as place, (tmp_path / "out.txt").open("wb") as out:
+        wait_until(Path(place).exists, 300)
+        process = subprocess.Popen([*CARNET, "run", "--as-of", "2020-03-16"], cwd=home, env=alone, stdout=out, stderr=out)
+        wait_until(lambda: b"relay" in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0") or process.poll() is not None)
+        assert process.wait(550) == 0, (tmp_path / "out.txt").read_text()
+        other = alone | {"LC_ALL": "C"}
+        refused = subprocess.run([*CARNET, "run", "--profile", "nowhere"], cwd=tmp_path, env=other, capture_output=True, text=True, timeout=300)
+    assert "report: " in (tmp_path / "out.txt").read_text() and list((home / "reports").glob("2020-03-16_sample_*/index.html"))
+    (flow,) = ask(server, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["2020-03-16_sample_1"]}}})
+    tasks = {t["name"]: t["state_type"] for t in ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [flow["id"]]}}})}
+    assert flow["state_type"] == "COMPLETED" and tasks == dict.fromkeys(STAGES, "COMPLETED")
+    assert refused.returncode == 1 and "nowhere" in refused.stderr, "a parent with other variables does not fork it, and it does its work itself"
 
 
 @pytest.mark.parametrize("profile", ["crypto", "forex", "etf"])

@@ -293,7 +293,7 @@ def test_a_ledger_written_in_any_order_says_the_same(tmp_path):
 
 @pytest.mark.parametrize("late", [None, "fill", "split"])
 def test_many_trades_are_added_up_in_blocks_and_a_late_one_in_its_place(tmp_path, monkeypatch, late):
-    monkeypatch.setattr("trading.accounting.ledger.MANY", 50)
+    monkeypatch.setattr("trading.accounting.kept_folds.MANY", 50)
     fills = [
         fill_event(
             Fill(f"t{n}", f"c{n}", f"S{n % 3}", "buy" if n % 7 < 4 else "sell", D(1 + n % 11) / 8, D(100 + n % 13) / 4, D(n % 5) / 100, at(n // 4)),

@@ -124,6 +124,22 @@ def test_a_key_gives_the_same_answer_and_the_act_happens_once(server):
         assert client.get(f"/jobs/{first.json()['id']}").json()["status"] == "done"
 
 
+def test_a_note_drops_no_answer_that_does_not_tell_of_notes(server):
+    with server.client("trader") as client:
+        addresses = ("/settings", "/runs", "/portfolio/holdings", "/risk/metrics", "/predictions", "/strategies/compare")
+
+        def missed() -> int:
+            assert all(client.get(address).status_code == 200 for address in addresses)
+            return client.get("/system/cache-stats").json()["misses"]
+
+        missed()
+        told, before = client.get("/portfolio/events").json()["total"], missed()
+        sent = client.post("/portfolio/notes", json={"text": "nothing of it is in these"}, headers={"Idempotency-Key": uuid.uuid4().hex})
+        assert sent.status_code == 201 and missed() == before
+        events = client.get("/portfolio/events").json()
+        assert events["items"][0]["kind"] == "note" and events["total"] == told + 1, "the list of events tells it at once"
+
+
 def test_an_answer_that_is_there_already_is_not_sent_again_and_a_long_one_is_compressed(server):
     with server.client() as client:
         client.headers["Accept-Encoding"] = "identity"

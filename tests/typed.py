@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from trading.cli.main import main
 from trading.core.errors import TradingError
-from trading.core.prefork import python_command
-from trading.pipeline.notebook_runner import FIXED
+from trading.core.prefork import FIXED, python_command
 
 CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 SYMBOLS = ["KO", "XOM", "GE", "PFE"]

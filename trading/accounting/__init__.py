@@ -21,7 +21,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "WASH_DAYS", "held_long", "wash_units", "lots_csv", "open_lots_csv", "income_csv", "trades_csv", "Move", "account_moves",
         "cointracking_csv", "koinly_csv", "ghostfolio_csv",
     ],
-    "ledger": ["MANY", "COMMUTES", "Ledger"],
+    "fold_snapshot": [
+        "FOLD_FORMAT", "plain_form", "from_form", "tally_form", "tally_from", "code_of", "fold_code", "fold_file", "write_folds",
+        "read_folds",
+    ],
+    "kept_folds": ["MANY", "COMMUTES", "ENTERED", "thin_out", "KeptFolds"],
+    "ledger": ["Ledger"],
     "ledger_postgres": [
         "NoLedger", "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
         "count_events", "copy_ledger",
@@ -34,10 +39,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],
     "unit_values": [
-        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "value_of", "as_traded", "as_held", "flow_worth", "performance_equity",
-        "value_now", "MarkFold", "money_weighted_return",
+        "MARK_SUMS", "FLOWS", "mark_of", "mark_table", "value_history", "value_of", "as_traded", "as_held", "flow_worth",
+        "performance_equity", "value_now", "MarkFold", "money_weighted_return",
     ],
 }, modules=[
-    "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "performance", "replay",
-    "sleeve_fills", "statements", "tax_lots", "unit_values",
+    "account_book", "event_kinds", "event_log", "event_table", "exports", "fold_snapshot", "kept_folds", "ledger", "ledger_postgres",
+    "performance", "replay", "sleeve_fills", "statements", "tax_lots", "unit_values",
 ])

@@ -4,6 +4,8 @@ from . import event_kinds as event_kinds
 from . import event_log as event_log
 from . import event_table as event_table
 from . import exports as exports
+from . import fold_snapshot as fold_snapshot
+from . import kept_folds as kept_folds
 from . import ledger as ledger
 from . import ledger_postgres as ledger_postgres
 from . import performance as performance
@@ -17,11 +19,13 @@ from .event_kinds import MONEY_KINDS as MONEY_KINDS, OTHER_KINDS as OTHER_KINDS,
 from .event_log import event_key as event_key, GuardedTable as GuardedTable, EventLog as EventLog
 from .event_table import LEDGER_SCHEMA as LEDGER_SCHEMA, WAY_BACK as WAY_BACK, LedgerError as LedgerError, head_file as head_file, write_head as write_head, read_head as read_head, check_head as check_head, open_file as open_file, SqliteEvents as SqliteEvents
 from .exports import WASH_DAYS as WASH_DAYS, held_long as held_long, wash_units as wash_units, lots_csv as lots_csv, open_lots_csv as open_lots_csv, income_csv as income_csv, trades_csv as trades_csv, Move as Move, account_moves as account_moves, cointracking_csv as cointracking_csv, koinly_csv as koinly_csv, ghostfolio_csv as ghostfolio_csv
-from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
+from .fold_snapshot import FOLD_FORMAT as FOLD_FORMAT, plain_form as plain_form, from_form as from_form, tally_form as tally_form, tally_from as tally_from, code_of as code_of, fold_code as fold_code, fold_file as fold_file, write_folds as write_folds, read_folds as read_folds
+from .kept_folds import MANY as MANY, COMMUTES as COMMUTES, ENTERED as ENTERED, thin_out as thin_out, KeptFolds as KeptFolds
+from .ledger import Ledger as Ledger
 from .ledger_postgres import NoLedger as NoLedger, PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, database_witness as database_witness, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
 from .performance import RATE_LINE as RATE_LINE, CurrencyEffect as CurrencyEffect, currency_effects as currency_effects, Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change, to_cents as to_cents
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
 from .sleeve_fills import ACCOUNT as ACCOUNT, split_fill as split_fill, SleeveFills as SleeveFills, sleeve_results as sleeve_results
 from .statements import StatementLine as StatementLine, Statement as Statement, plain_coin as plain_coin, read_statement as read_statement
 from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, Income as Income, LotBook as LotBook, add_event as add_event, match_lots as match_lots, account_lots as account_lots
-from .unit_values import MARK_SUMS as MARK_SUMS, FLOWS as FLOWS, mark_of as mark_of, value_history as value_history, value_of as value_of, as_traded as as_traded, as_held as as_held, flow_worth as flow_worth, performance_equity as performance_equity, value_now as value_now, MarkFold as MarkFold, money_weighted_return as money_weighted_return
+from .unit_values import MARK_SUMS as MARK_SUMS, FLOWS as FLOWS, mark_of as mark_of, mark_table as mark_table, value_history as value_history, value_of as value_of, as_traded as as_traded, as_held as as_held, flow_worth as flow_worth, performance_equity as performance_equity, value_now as value_now, MarkFold as MarkFold, money_weighted_return as money_weighted_return

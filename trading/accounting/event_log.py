@@ -104,8 +104,7 @@ class EventLog:
         "Begin without anything kept; readers in several threads share it."
         if not hasattr(self, "_lock"):
             self._lock = RLock()  # one for the life of the log: whoever holds it must not be passed
-        self._newest: dict[tuple, tuple[int, dict]] = {}  # by account, kind and field
-        self._counts: dict[tuple, tuple[int, int]] = {}  # by account and kinds: up to which event was counted, and how many there were
+            self._unsettled = False  # events are being written that may be taken back
 
     def close(self) -> None:
         "Close the file."
@@ -145,6 +144,7 @@ class EventLog:
         "Hold the log for writing: on the disk when the block ends, or nothing is."
         try:
             with self._table.transaction():
+                self._unsettled = True
                 yield
         except BaseException as error:
             with self._lock:  # a reader that adds such events up stores them first
@@ -152,6 +152,8 @@ class EventLog:
             if not isinstance(error, sqlite3.Error):
                 raise
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
+        finally:
+            self._unsettled = False
         with suppress(OSError):  # the events are on the disk; what is remembered may lag behind them, and `verify_new` says when it cannot be written
             self._remember()
 
@@ -257,33 +259,6 @@ class EventLog:
             for _, kind, when, data, booked in rows:
                 yield _event(kind, account, when, data, booked)
             skip, size = skip + len(rows), min(size * 2, 1024)
-
-    def count(
-        self,
-        account: str,
-        kinds: str | Iterable[str] | None = None,  # one kind or several; None: all
-    ) -> int:
-        "Return how many events there are; what was counted before is not counted again.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\n\nReturns\n-------\nint"
-        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds or (*MONEY_KINDS, *OTHER_KINDS))
-        with self._lock:
-            seq, found = self._counts.get((account, kinds), (0, 0))
-            if (end := self._table.end()[0]) > seq:
-                seq, found = self._counts[account, kinds] = end, found + self._table.count(account, kinds, after=seq, upto=end)[0]
-            return found
-
-    def newest_of_each(
-        self,
-        account: str,
-        kind: str,
-        field: str,  # of the data, for example 'symbol'
-    ) -> dict[str, dict]:  # by the field: the data of the newest event
-        "Return the newest event of a kind for each value of a field; what was read before is not read again.\n\nParameters\n----------\naccount : str\nkind : str\nfield : str\n    of the data, for example 'symbol'\n\nReturns\n-------\ndict[str, dict]\n    by the field: the data of the newest event"
-        with self._lock:
-            seq, found = self._newest.get((account, kind, field), (0, {}))
-            if (end := self._table.end()[0]) > seq:
-                found = found | {(d := orjson.loads(data))[field]: d for (data,) in self._table.select(("data",), account, [kind], after=seq, upto=end)}
-                self._newest[account, kind, field] = end, found
-            return found
 
     def unended(
         self, account: str,

@@ -237,6 +237,29 @@ class SqliteEvents:
         each = (self.db.execute(sql, (account, kind, limit + skip)) for kind in kinds)
         return list(islice(merge(*each, key=lambda row: row[0], reverse=True), skip, skip + limit))
 
+    def by_time(
+        self,
+        account: str,
+        kind: str,
+        begin: tuple[str, int],  # time and number of the row before the first
+        at: str | None,  # not after this moment
+        after: int,  # number of the row behind which they stand
+        upto: int | None,  # number of the last row
+        limit: int,
+    ) -> list[tuple[str, int, str, str]]:  # time, number, kind and data
+        "Return rows of a kind in the order of their times, and of one time in the order in which they were written.\n\nParameters\n----------\naccount : str\nkind : str\nbegin : tuple[str, int]\n    time and number of the row before the first\nat : str | None\n    not after this moment\nafter : int\n    number of the row behind which they stand\nupto : int | None\n    number of the last row\nlimit : int\n\nReturns\n-------\nlist[tuple[str, int, str, str]]\n    time, number, kind and data"
+        where, args = _where(account, [kind], None, at, after, upto)
+        sql = f"select timestamp, seq, kind, data from events where (timestamp, seq) > (?, ?) and +{where} order by timestamp, seq limit ?"
+        return self.db.execute(sql, [*begin, *args, limit]).fetchall()
+
+    def accounts(self, kind: str) -> list[str]:  # in the order in which it was written
+        "Return the accounts that have an event of a kind, at a cost that grows with the accounts and not with their events.\n\nParameters\n----------\nkind : str\n\nReturns\n-------\nlist[str]\n    in the order in which it was written"
+        found, name = [], ""
+        while (name := self.db.execute("select min(account) from events where account > ?", (name,)).fetchone()[0]) is not None:
+            first = self.db.execute("select min(seq) from events where account = ? and kind = ?", (name, kind)).fetchone()[0]
+            found += [(first, name)] * (first is not None)
+        return [name for _, name in sorted(found)]
+
     def count(
         self, account: str, kinds: Iterable[str], at: str | None = None, after: int = 0, upto: int | None = None,
     ) -> tuple[int, int | None]:  # how many, and the number of the first

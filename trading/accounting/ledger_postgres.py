@@ -128,6 +128,24 @@ class PostgresEvents:
         query = self._filtered([e[name] for name in columns], account, kinds, None, None, 0, None)
         return self._run(query.order_by(e[columns[0]].desc()).limit(limit).offset(skip))
 
+    def by_time(self, account: str, kind: str, begin: tuple[str, int], at: str | None, after: int, upto: int | None, limit: int) -> list[tuple]:
+        "Return rows of a kind in the order of their times, and of one time in the order in which they were written."
+        from sqlalchemy import tuple_
+
+        e = self._events.c
+        query = self._filtered([e.timestamp, e.seq, e.kind, e.data], account, [kind], None, at, after, upto)
+        return self._run(query.where(tuple_(e.timestamp, e.seq) > begin).order_by(e.timestamp, e.seq).limit(limit))
+
+    def accounts(self, kind: str) -> list[str]:
+        "Return the accounts that have an event of a kind, in the order in which it was written."
+        from sqlalchemy import func, select
+
+        e, found, name = self._events.c, [], ""
+        while (name := self._run(select(func.min(e.account)).where(e.account > name))[0][0]) is not None:
+            first = self._run(select(func.min(e.seq)).where(e.account == name, e.kind == kind))[0][0]
+            found += [(first, name)] * (first is not None)
+        return [name for _, name in sorted(found)]
+
     def open_differs(self, after: int, upto: int) -> None:
         "The server looks for open intents among all of them: there is no list that could be wrong."
 

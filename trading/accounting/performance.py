@@ -208,7 +208,7 @@ def explain_change(
     "Say what made accounts change between two of their marks.\n\nParameters\n----------\nledger : Any\n    `Ledger`\naccounts : Iterable[str]\n    of one currency\nsince : datetime\n    UTC, of a mark\nuntil : datetime\n    UTC, of a mark\nmore : Mapping[str, dict] | None, default None\n    marks of a single account that are not written: of `Ledger.value_closes`\n\nReturns\n-------\nChange"
     each = []
     for account in accounts:
-        events = [e for _, e in ledger.history(account, at=until) if e.timestamp > since]
+        events = [e for _, e in ledger.history(account, at=until, since=since) if e.timestamp > since]
         renamed = {e.data["symbol"]: e.data["to"] for e in events if e.kind in ("rename", "merger") and e.data.get("to")}
         before, after = (_with_late(ledger.book(account, at=when), marked_prices(ledger, account, when, more)) for when in (since, until))
         change = compare_books(*before, *after, since, until, renamed)

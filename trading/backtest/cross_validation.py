@@ -128,6 +128,9 @@ class SimulatedOutcomes:
         return pd.DataFrame({"growth": np.quantile(self.growth, levels), "drawdown": np.quantile(self.drawdown, levels)}, index=list(levels))
 
 
+_AT_ONCE = 250_000  # trades drawn at a time: 2 MB a table
+
+
 def monte_carlo(
     trades: pd.Series | np.ndarray,  # simple return of each trade (or bar) on the whole account
     draws: int = 1000,
@@ -141,8 +144,12 @@ def monte_carlo(
         raise BadInput(f"{r.size} trades from {r.min(initial=0):.2f}: at least two are needed, none missing and none losing all")
     if block < 1 or draws < 1:
         raise BadInput(f"{draws} draws in blocks of {block}; both must be at least 1")
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(r.size, size=(draws, -(-r.size // block)))
-    picks = ((starts[:, :, None] + np.arange(block)) % r.size).reshape(draws, -1)[:, : r.size]
-    value = np.cumprod(1 + r[picks], axis=1)
-    return SimulatedOutcomes(value[:, -1], value_drawdown(value, 1.0, axis=1).min(axis=1), float((value.min(axis=1) < ruin).mean()))
+    rng, some = np.random.default_rng(seed), max(1, _AT_ONCE // r.size)
+    ends, depths, lows = np.empty((3, draws))
+    for lo in range(0, draws, some):  # a part of the draws at a time, so that memory does not grow with them
+        part = slice(lo, min(lo + some, draws))
+        starts = rng.integers(r.size, size=(part.stop - lo, -(-r.size // block)))
+        picks = ((starts[:, :, None] + np.arange(block)) % r.size).reshape(len(starts), -1)[:, : r.size]
+        value = np.cumprod(1 + r[picks], axis=1)
+        ends[part], depths[part], lows[part] = value[:, -1], value_drawdown(value, 1.0, axis=1).min(axis=1), value.min(axis=1)
+    return SimulatedOutcomes(ends, depths, float((lows < ruin).mean()))

@@ -8,9 +8,11 @@ __all__ = ['COMMANDS', 'CarnetGroup', 'main']
 # %% ../../nbs/17_cli/30_main.ipynb #ab9a6150
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -92,6 +94,14 @@ class CarnetGroup(click.Group):
         "Note whether a program reads the answer."
         ctx.meta["carnet.json"] = "--json" in args
         return super().parse_args(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
+        "Let a daily run that is typed be forked by a service that keeps a process with everything imported."
+        if args is None and sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
+            from trading.core.prefork import FIXED, hand_over
+
+            hand_over("from trading.cli.main import main; main(prog_name='carnet')", sys.argv[1:], FIXED)
+        return super().main(args, *more, **named)
 
     def invoke(self, ctx: click.Context):
         from trading.cli.rows import accept_any_output

@@ -6,6 +6,7 @@
 __all__ = ['run_command', 'train_command', 'runs_command', 'open_']
 
 # %% ../../nbs/17_cli/04_run.ipynb #0a9ff2c4
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,15 +28,25 @@ from .run_progress import run_stages
 @click.option("--open", "opened", is_flag=True, help="Open the report in the browser when it is made.")
 def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> None:
     "Do the daily run: ingest, forecast, allocate, trade, report."
-    from trading.core.files import lock_folder
-    from trading.core.settings import load_settings
-    from trading.services.launching import begin_run, run_named
-    from trading.services.evidence import settle_keys
-    from trading.services.security_admin import know_secrets
+    from trading.core.ahead import python_ahead
+    from trading.core.prefork import FIXED
 
     holdings = holdings or (Path(portfolio) if portfolio and portfolio.lower().endswith(".csv") else None)
     if resume and (profile or as_of or mode or holdings):
         raise click.UsageError("--resume goes on with what the run was started with; leave the other options out")
+    with python_ahead(["trading.pipeline.notebook_runner:import_for_kernel"], os.environ | FIXED):  # of all this takes, the longest: it begins first
+        _run(profile, as_of, mode, holdings, resume, opened)
+
+
+def _run(profile: str | None, as_of: str | None, mode: str | None, holdings: Path | None, resume: str | None, opened: bool) -> None:
+    "Look around, open the run or find the one that goes on, and carry it out."
+    from trading.core.files import lock_folder
+    from trading.core.settings import load_settings
+    from trading.services.launching import begin_run, run_named
+    import trading.services.run_control  # noqa: F401  its commands, for the audit log: all the others would be imported in search of them
+    from trading.services.evidence import settle_keys
+    from trading.services.security_admin import know_secrets
+
     settings = load_settings(profile, {"run.mode": mode})
     if note := know_secrets(settings.run.data):
         print_line(f"note: {note}; the run goes on without it", err=True)

@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "ahead": ["python_ahead", "take_ahead"],
     "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
@@ -55,7 +56,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
         "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
     ],
-    "prefork": ["python_command", "prefork_parent"],
+    "prefork": [
+        "POOLS", "ONE_THREAD", "FIXED", "read_early", "send", "receive", "become", "python_command", "is_forked", "hand_over",
+        "prefork_parent",
+    ],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -101,8 +105,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days", "read_moment"],
 }, modules=[
-    "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "extras", "files", "funding_rates",
+    "ahead", "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies",
+    "datasets", "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "extras", "files", "funding_rates",
     "group_commit", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork",
     "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section",
     "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",

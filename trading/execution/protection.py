@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from ..accounting.account_book import fill_from, plain
-from ..accounting.event_kinds import read_ratio, scale_units
+from ..accounting.account_book import plain
+from ..accounting.kept_folds import ENTERED
 from ..accounting.ledger import Ledger
 from ..core.errors import BadInput, UnknownOutcome
 from ..core.instruments import Instrument, order_parts, order_problem
@@ -96,19 +96,7 @@ def entered(
 
 def _begun(ledger: Ledger, account: str, symbol: str) -> tuple[Decimal, str, Decimal]:  # units, since when they are there, and units of now for one of then
     "Return what the trades and splits of a symbol come to."
-    return ledger.fold("entered", account, ["fill", "split"], dict, _carry).get(symbol, (ZERO, "", Decimal(1)))
-
-
-def _carry(begun: dict[str, tuple[Decimal, str, Decimal]], kind: str, data: dict) -> dict[str, tuple[Decimal, str, Decimal]]:
-    "Carry a trade or a split into the units of its symbol."
-    before, since, ratio = begun.get(data["symbol"], (ZERO, "", Decimal(1)))
-    if kind == "split":
-        new = read_ratio(data["ratio"])
-        begun[data["symbol"]] = scale_units(before, new), since, ratio * new[0] / new[1]
-    else:
-        units = before + fill_from(data).units
-        begun[data["symbol"]] = (units, data["timestamp"], Decimal(1)) if before == 0 or before * units < 0 else (units, since, ratio)
-    return begun
+    return ledger.fold("entered", account, *ENTERED).get(symbol, (ZERO, "", Decimal(1)))
 
 # %% ../../nbs/09_execution/43_protection.ipynb #c4a7a71c
 def _ended(desk: OrderContext, name: str) -> bool:

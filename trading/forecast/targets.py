@@ -157,7 +157,7 @@ def answers_at(
     index: pd.MultiIndex,  # with levels timestamp, symbol and horizon
 ) -> np.ndarray:  # one for each row, NaN where it is not known or not among the answers
     "Return what came of each forecast.\n\nParameters\n----------\nanswers : pd.DataFrame\n    time × (horizon, symbol), see `forward_returns`\nindex : pd.MultiIndex\n    with levels timestamp, symbol and horizon\n\nReturns\n-------\nnp.ndarray\n    one for each row, NaN where it is not known or not among the answers"
-    codes = dict(zip(index.names, index.codes, strict=True))
+    codes = {name: code.astype(np.intp) for name, code in zip(index.names, index.codes, strict=True)}  # pandas keeps few labels as int8
     levels = dict(zip(index.names, index.levels, strict=True))
     row = answers.index.get_indexer(levels["timestamp"])[codes["timestamp"]]
     cells = answers.columns.get_indexer(pd.MultiIndex.from_product([levels["horizon"], levels["symbol"]]))

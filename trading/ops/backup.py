@@ -28,7 +28,7 @@ from ..core.sqlite import is_database, open_readonly
 
 ENDING = ".carnet-backup"
 LEFT_OUT = ("prefect", "backups", "__pycache__", ".ipynb_checkpoints")  # made again by themselves
-PASSING = (".lock", ".pid", "-wal", "-shm", "-journal", ".log", ".part", "-head.txt")  # a ledger's head is made anew from the copy of the ledger
+PASSING = (".lock", ".pid", "-wal", "-shm", "-journal", ".log", ".part", "-head.txt", ".folds")  # what is made anew from the copy of the ledger
 
 
 class BackupError(TradingError):

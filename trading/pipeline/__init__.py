@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": [
         "resolve_as_of", "check_words", "why_no_orders", "open_run", "settings_of", "run_daily", "require_prefect", "prepare_prefect",
-        "own_server", "load_flow",
+        "import_prefect", "own_server", "load_flow",
     ],
     "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
@@ -54,7 +54,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "with_retired",
     ],
     "notebook_runner": [
-        "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "import_for_runs", "Kernel", "run_stage",
+        "GRACE", "IMPORTS", "NotebookStopped", "ease_imports", "import_for_runs", "import_for_kernel", "Kernel", "run_stage",
         "execute_stages", "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],

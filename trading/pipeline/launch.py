@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['resolve_as_of', 'check_words', 'why_no_orders', 'open_run', 'settings_of', 'run_daily', 'require_prefect',
-           'prepare_prefect', 'own_server', 'load_flow']
+           'prepare_prefect', 'import_prefect', 'own_server', 'load_flow']
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #ffea6010
 import os
@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, Busy, MissingData, Refused
+from ..core.prefork import is_forked
 from ..core.resources import share_path
 from ..core.settings import Settings
 from ..core.settings_model import MarketSettings
@@ -139,6 +140,24 @@ def prepare_prefect(
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if is_forked() and "prefect.main" in sys.modules:  # it was imported before these were set
+        from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
+
+        refresh_global_settings_context()
+        setup_logging()
+
+
+def import_prefect() -> None:
+    "Import what of Prefect a daily run needs; for a parent that runs are forked from."
+    import importlib
+
+    from trading.pipeline.notebook_runner import ease_imports
+
+    ease_imports()
+    for name in ("main", "artifacts", "cache_policies", "client.orchestration", "flow_engine", "runtime", "task_engine"):
+        importlib.import_module(f"prefect.{name}")
+    importlib.import_module("fastapi.encoders")  # with which Prefect writes parameters
 
 
 def _end_server(server) -> None:  # subprocess.Popen

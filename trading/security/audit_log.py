@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import islice
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -307,9 +307,10 @@ class AuditLog:
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            found = (read_line(line) for line in islice(file, after, None) if line.endswith(b"\n"))
-            wanted = (e for e in found if (who is None or e.who == who) and (action is None or e.action.startswith(action)))
             try:
+                _skip(file, after)
+                found = (read_line(line) for line in file if line.endswith(b"\n"))
+                wanted = (e for e in found if e.seq > after and (who is None or e.who == who) and (action is None or e.action.startswith(action)))
                 return list(islice(wanted, limit))
             except (ValueError, TypeError, KeyError) as error:
                 raise AuditError(self._altered()) from error
@@ -381,3 +382,14 @@ def _tail(path: Path, size: int, block: int = 70_000) -> bytes:
             if data[:-1].count(b"\n") or block >= size:
                 return data
             block *= 4
+
+
+def _skip(file: BinaryIO, after: int, block: int = 70_000) -> None:
+    "Go to a line that is at most a block before the one that follows number `after`; numbers rise with the bytes."
+    lo, hi = 0, file.seek(0, os.SEEK_END) if after else 0
+    while hi - lo > block:
+        file.seek(middle := (lo + hi) // 2)
+        file.readline()
+        at, line = file.tell(), file.readline()
+        lo, hi = (at, hi) if at < hi and line.endswith(b"\n") and read_line(line).seq <= after else (lo, middle)
+    file.seek(lo)

@@ -51,8 +51,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "loop_control": ["TRAINED_BETWEEN", "StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
-        "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
-        "watch_system", "marked_facts",
+        "ONE_BY_ONE", "ADDED_UP", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair",
+        "security_report", "watch_system", "marked_facts",
     ],
     "market_data": [
         "update_market", "update_funding", "follow_profile", "import_bars", "import_funding", "preview_bars", "named_files",

@@ -254,7 +254,7 @@ def _placed(said: str | None, when: datetime, clock: datetime, later: Sequence[E
     return [f"a day without a time begins at 00:00 UTC, so it stands before {plural(len(same), 'trade')} of that day; give --at with a time if it came after"] if same else []
 
 
-@command("book-entry", role="trader", audit="entry booked")
+@command("book-entry", role="trader", audit="entry booked", tracked=True)
 def book_entry(request: BookEntry, context: Context) -> Done:
     "Book a deposit, a dividend, a split or whatever else happened to an account besides orders."
     settings, mode, account = _place(context, request.profile, request.mode)
@@ -295,7 +295,7 @@ class UndoEntry(CommandRequest):
     mode: Literal["paper", "live"] | None = Field(None, description="which of its accounts; by default the mode of the settings")
 
 
-@command("undo-entry", role="trader", audit="entry taken back")
+@command("undo-entry", role="trader", audit="entry taken back", tracked=True)
 def undo_entry(request: UndoEntry, context: Context) -> Done:
     "Take an entry of the books back; it stays in the ledger and counts no more."
     settings, mode, account = _place(context, request.profile, request.mode)

@@ -102,7 +102,7 @@ Handler = Callable[[Any, Context], Done | dict]  # a dict: details, told in the 
 
 @dataclass(frozen=True)
 class Command:
-    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done\nwhole : bool, default False\n    concerns all portfolios: only for people of 'main'"
+    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done\nwhole : bool, default False\n    concerns all portfolios: only for people of 'main'\ntracked : bool, default False\n    True: it changes only what every question looks at by itself (ledger, runs, files of the data folder): no kept answer is dropped"
 
     name: str  # 'stop-trading'
     request: type[CommandRequest]
@@ -117,6 +117,7 @@ class Command:
     status: int = 200  # of an HTTP answer
     describe: Callable[[Any, Context], dict] | None = None  # request, context → what the audit log keeps instead; refuses what cannot be done
     whole: bool = False  # concerns all portfolios: only for people of 'main'
+    tracked: bool = False  # True: it changes only what every question looks at by itself (ledger, runs, files of the data folder): no kept answer is dropped
 
     @property
     def brake(self) -> bool:
@@ -171,7 +172,7 @@ def find_command(
     "Return a command, or say that there is none and which ones come near."
     from difflib import get_close_matches
 
-    if name not in load_commands():
+    if name not in REGISTRY and name not in load_commands():  # whose module is there already needs none of the others
         near = get_close_matches(name, REGISTRY, 1)
         raise BadInput(f"there is no command {name[:40]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(REGISTRY))}"))
     return REGISTRY[name]
@@ -245,7 +246,10 @@ def perform(
             why = redact({"why": f"{'' if isinstance(error, TradingError) else type(error).__name__ + ': '}{error}"[:500], "portfolio": context.portfolio})
             note_later(context.workspace, (context.actor.user, f"{wanted.audit}: failed", why, context.now), record)
             raise
-    context.forget()
+    if wanted.tracked:
+        MEMORY.expire(context.workspace)
+    else:
+        context.forget()
     return done
 
 

@@ -22,7 +22,8 @@ from ..core.files import lock_folder, write_atomic
 from ..core.settings import Settings, load_settings
 from ..pipeline.factory import market_source
 from ..pipeline.launch import open_run
-from ..pipeline.notebook_runner import FIXED, run_in_process
+from ..core.prefork import FIXED
+from ..pipeline.notebook_runner import run_in_process
 from ..pipeline.run_record import list_runs
 from .alerting import after_run
 

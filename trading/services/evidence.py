@@ -311,6 +311,10 @@ def _check_ledger(name: str, place: Path | None, ends: Iterable[str], whole: boo
     try:
         with closing(open_ledger_at(place, readonly=True)) as ledger:
             count = ledger.verify() if whole else ledger._table.end()[0]
+            for account in ledger.accounts() if whole else ():
+                if differs := ledger.verify_folds(account):
+                    told.findings.append(f"what was kept beside the ledger of {name} for {account} ({', '.join(differs)}) was not what its events come to; "
+                                         "it is removed, and the next command adds everything up again")
             if count and ledger.witness and not head_file(ledger.witness).exists():
                 told.findings.append(f"the file {head_file(ledger.witness).name}, which remembers where the ledger of {name} ends, is missing")
             for end in sorted(ends, key=lambda e: int(e.partition(":")[0])):

@@ -23,7 +23,7 @@ from ..core.files import write_atomic
 from ..core.prefork import python_command
 from ..core.tracing import PARENT, traceparent
 from ..core.types import stable_hash
-from ..pipeline.notebook_runner import FIXED
+from ..core.prefork import FIXED
 from ..risk.stop_flag import installation_folder
 from .workspace import Workspace, current_settings
 from .queries_runs import find_record, head

@@ -9,6 +9,7 @@ __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'report_copy', 'begi
 
 # %% ../../nbs/13_services/42_launching.ipynb #bddfb6f7
 import html
+import inspect
 import logging
 import os
 import re
@@ -18,11 +19,12 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core.errors import BadInput, MissingData, VenueUnreachable
-from ..core.prefork import prefork_parent
+from ..core.prefork import FIXED, prefork_parent
 from ..core.settings import Settings, load_settings
 from ..pipeline.forecast_review import promising_runs
 from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, require_prefect, settings_of
@@ -95,12 +97,11 @@ def runs_ready(
     data: Path,  # our data folder
 ) -> AbstractContextManager[str]:  # its socket; empty: not on this system
     "Keep a process ready that runs and their kernels are forked from, as long as a service lives; `CARNET_PREFORK=off` keeps none.\n\nParameters\n----------\ndata : Path\n    our data folder\n\nReturns\n-------\nAbstractContextManager[str]\n    its socket; empty: not on this system"
-    from trading.pipeline.notebook_runner import FIXED
-
     if os.environ.get("CARNET_PREFORK"):  # another one is named, or none is wanted
         return nullcontext("")
     data.mkdir(parents=True, exist_ok=True)
-    return prefork_parent(["trading.pipeline.notebook_runner:import_for_runs", "trading.cli.run"], os.environ | FIXED, str(data / "prefork.log"))
+    flows = ["trading.pipeline.launch:import_prefect"] if os.environ.get("PREFECT_API_URL") else []
+    return prefork_parent(["trading.pipeline.notebook_runner:import_for_runs", "trading.cli.run", "trading.services.run_control", *flows], os.environ | FIXED, str(data / "prefork.log"))
 
 
 def execute_run(
@@ -119,10 +120,28 @@ def execute_run(
     with shown or nullcontext(), _quiet(), Kernel(run.folder / "kernel.log") as kernel:
         if url:
             prepare_prefect(settings.run.data)
-            load_flow("daily").daily(run, kernel)
+            flow = load_flow("daily").daily
+            with _quick_end():
+                flow(run, kernel)
             return ""
         execute_stages(run, kernel)
         return train_after(run, kernel, datetime.now(UTC))
+
+
+@contextmanager
+def _quick_end() -> Iterator[None]:
+    "Let a flow run end without waiting for its heartbeats, whose thread sleeps a second at a time and ends by itself; Prefect does the same where flows are coroutines."
+    from prefect import flow_engine
+
+    beats = getattr(flow_engine, "_send_heartbeats", None)
+    if beats is None or "join_on_exit" not in inspect.signature(beats).parameters:  # another Prefect: it ends as it does
+        yield
+        return
+    flow_engine._send_heartbeats = partial(beats, join_on_exit=False)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        flow_engine._send_heartbeats = beats
 
 
 def train_models(
@@ -237,7 +256,7 @@ def keep_schedule(
         yield from (f"{name}: {note}" for note in settle_keys(own))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     data = Path(settings.run.data)
-    with runs_ready(data), own_server(data / "prefect" / "server.log", ui) as url, _heartbeat(data, url):
+    with own_server(data / "prefect" / "server.log", ui) as url, runs_ready(data), _heartbeat(data, url):
         yield f"Prefect server: {url}" + (f"; its page: {url.removesuffix('/api')}" if ui else "")
         yield from load_flow("serve").serve_schedule(every, once)
 

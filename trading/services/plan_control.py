@@ -64,7 +64,7 @@ class ReviewPlan(CommandRequest):
     remark: str = Field("", max_length=500, description="what was found")
 
 
-@command("review-plan", role="trader", audit="plan reviewed", describe=_named)
+@command("review-plan", role="trader", audit="plan reviewed", describe=_named, tracked=True)
 def review_run_plan(request: ReviewPlan, context: Context) -> Done:
     "Write down that a person has looked at a plan; where two people are required, another one may approve it then."
     run, plan = _plan_of(context.workspace, request.run, request.plan)
@@ -112,7 +112,7 @@ class RejectPlan(CommandRequest):
     reason: Text = Field(description="why; kept for ever", examples=["earnings are due"])
 
 
-@command("reject-plan", role="trader", audit="plan rejected", describe=_named)
+@command("reject-plan", role="trader", audit="plan rejected", describe=_named, tracked=True)
 def reject_run_plan(request: RejectPlan, context: Context) -> Done:
     "Reject the plan of a run; it can never be executed."
     run, plan = _plan_of(context.workspace, request.run, request.plan)

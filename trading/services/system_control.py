@@ -48,7 +48,7 @@ class WriteNote(CommandRequest):
     profile: str | None = Field(None, description="to whose account; by default the profile of the settings")
 
 
-@command("write-note", role="trader", audit="note written")
+@command("write-note", role="trader", audit="note written", tracked=True)
 def write_note(request: WriteNote, context: Context) -> Done:
     "Write a person's remark into the ledger, where it stays."
     account = account_of(context.workspace, request.profile)
