@@ -169,6 +169,7 @@ def ledger_for_reading(place: Workspace):
         shared_state()
         ledger, witness = _shared(os.environ["CARNET_LEDGER"]), database_witness(place.ledger, os.environ["CARNET_LEDGER"])
         check_head(witness, read_head(witness), ledger._table)
+        ledger.read_beside = witness
         return ledger
     if not has_ledger(place):
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
