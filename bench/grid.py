@@ -104,7 +104,8 @@ def cluster() -> None:
     "One local worker, two, and what 64 would do with what was measured on these."
     from dask.distributed import Client, LocalCluster
 
-    stocks, took, sent, turn, line = sample_bars("stocks").loc["2002-12":], {}, {}, {}, {}
+    stocks, took, plain, sent, turn, line = sample_bars("stocks").loc["2002-12":], {}, {}, {}, {}, {}
+    own = {"window": range(5, 205), "depth": [0.02, 0.05]}
     job = make_job(stocks, MaCross, PAIRS, METRICS, Costs(**COSTS), "auto", {"shared": False}, None, "auto")
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as there, Client(there) as client:
@@ -115,7 +116,12 @@ def cluster() -> None:
                 began = time.perf_counter()
                 table = sweep(stocks, MaCross, PAIRS, METRICS, client=client, progress=False, register=False, **COSTS)
                 best.append(time.perf_counter() - began)
-            took[workers] = min(best)
+            took[workers], best = min(best), []
+            for _ in range(2):
+                began = time.perf_counter()
+                found = sweep(stocks, dips, own, METRICS, client=client, progress=False, register=False, **COSTS)
+                best.append(time.perf_counter() - began)
+            plain[workers] = min(best)
             began = time.perf_counter()
             sweep(stocks, MaCross, {"fast": [5, 10], "slow": [50]}, METRICS, workers=1, progress=False, register=False, **COSTS)
             alone = time.perf_counter() - began  # what the one who asks does whatever the grid is
@@ -129,7 +135,8 @@ def cluster() -> None:
             for k in range(20):
                 client.submit(same, 10**6 + k, pure=False).result()
             line[workers] = max((time.perf_counter() - began) / 20 - turn[workers], 0.0) / 8e6
-    say(f"cluster: {len(job.symbols)} stocks, two Dask workers", len(table) / took[2], "backtests/s", "one", len(table) / took[1], took[1] / took[2])
+    for what, size, done in (("a plain function", len(found), plain), ("moving averages", len(table), took)):
+        say(f"cluster: {what} on {len(job.symbols)} stocks, two workers", size / done[2], "backtests/s", "one", size / done[1], done[1] / done[2])
     say("cluster: the scheduler, a task", turn[2] * 1e3, "ms")
     say("cluster: a result on the way", 1 / line[2] / 1e6, "MB/s")
     say(f"cluster: the bars to a worker, {len(pickle.dumps(job)) / 1e6:.0f} MB", sent[2], "s")
@@ -137,7 +144,7 @@ def cluster() -> None:
     seconds, size = seconds * len(job.symbols), size * len(job.symbols)  # one chunk is of one symbol
     each = len(job.grid.valid) / (TASKS_EACH * 2)
     told = alone + makespan([seconds * each] * TASKS_EACH * 2, 2, sent[2], turn[2], size * each * line[2])
-    say("cluster: two workers, the simulation", told, "s", "measured", took[2], told / took[2])
+    say("cluster: moving averages, two workers, the simulation", told, "s", "measured", took[2], told / took[2])
     hour(alone, sent[2], turn[2], line[2])
 
 
