@@ -1,5 +1,9 @@
-"A year of entries re-folded after a late one, ten years of marks, and what an event costs in a ledger that has a million."
+"""A year of entries re-folded after a late one, ten years of marks, what an event costs in a ledger that has a million, what a command waits for
+in an old account with and without the sums that are kept beside its ledger, and the report of an account with 100,000 trades."""
 
+import json
+import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
+from growth import aged  # noqa: E402
 from trade import fills, report  # noqa: E402
 
 from trading.accounting.account_book import fill_event
@@ -79,6 +84,77 @@ def marks(folder: Path) -> None:
     report("their history read back, with unit values", best(3, lambda: ledger.equity_history("mine")), "s of processor time")
 
 
+BEGIN = """
+import json, re, sys, time
+from datetime import datetime
+from decimal import Decimal
+import pandas
+from trading.accounting.ledger import Ledger
+from trading.execution.protection import entered, protections
+
+memory = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+ledger, now = Ledger(sys.argv[1], readonly=sys.argv[2] == "look"), datetime.fromisoformat("2024-01-05T00:00+00:00")
+before, began = memory(), time.process_time()
+book = ledger.book("mine")
+ledger.standing("mine", now, book.cash + 10**6, book.contributed), entered(ledger, "mine", "S0000"), protections(ledger, "mine")
+ledger.count("mine", "fill"), ledger.unended("mine"), ledger.accounts(), ledger.equity_history("mine")
+print(json.dumps([time.process_time() - began, memory() - before, str(book.cash)]))
+"""
+
+
+def begin(ledger: Path, how: str) -> tuple[float, float, str]:
+    "Ask in a new process what a run asks first; return seconds of processor time, MB that it took, and the cash."
+    done = subprocess.run([sys.executable, "-c", BEGIN, str(ledger), how], capture_output=True, text=True, check=True)
+    return tuple(json.loads(done.stdout))
+
+
+def start(folder: Path) -> None:
+    "Measure what a process waits for until it knows the account: with kept sums and a thousand events after them, and from nothing."
+    spent = {}
+    for events in (10**4, 10**5, 10**6):
+        path = folder / f"{events}.db"
+        ledger = aged(path, events // 4, 1000)
+        whole = begin(path, "look")
+        begin(path, "keep")
+        ledger.append(fills(10**7, 1000))
+        first = min(begin(path, "look") for _ in range(3))
+        ledger.close()
+        size = sum(f.stat().st_size for f in folder.glob(f"{path.name}.*.folds")) / 1e6
+        for f in folder.glob(f"{path.name}.*.folds"):
+            f.unlink()
+        assert begin(path, "look")[2] == first[2]
+        spent[events] = first, whole
+        for name, unit, value, rival in (("processor time", "s", first[0], whole[0]), ("memory", "MB", first[1], max(whole[1], 0.1))):
+            report(f"a process begins with an account of {events:,} events, {name}", value, unit, "every event added up", round(rival, 3))
+        report(f"the file of kept sums of {events:,} events", size, "MB")
+    for n, name in ((0, "time"), (1, "memory")):
+        kept, whole = (math.log(max(spent[10**6][k][n], 0.1 * n) / max(spent[10**4][k][n], 0.1 * n)) / math.log(100) for k in (0, 1))
+        report(f"the same: exponent of {name}, 10,000 to 1,000,000 events", kept, "", "every event added up", round(whole, 3))
+        if n == 0:
+            far = [spent[10**6][k][0] * 100 ** max(e, 0) for k, e in ((0, kept), (1, whole))]
+            report("the same at 100,000,000 events, by the exponent", far[0], "s of processor time", "every event added up", round(far[1], 1))
+
+
+def old_report(home: Path) -> None:
+    "Measure the report of a run whose account has traded 100,000 times."
+    from trading.core.settings import load_settings
+    from trading.pipeline.launch import open_run
+    from trading.pipeline.notebook_runner import run_in_process
+    from trading.pipeline.run_record import STAGES
+    from trading.testing.sample_runs import SMALL
+
+    settings = load_settings(overrides=SMALL | {"run.data": home / "data", "run.reports": home / "reports"}, environ={})
+    run_in_process(open_run(settings, datetime.now(UTC), "2022-12-15"))
+    ledger, first = Ledger(home / "data" / "ledger.sqlite"), datetime(2022, 12, 16, 1, tzinfo=UTC)
+    each = timedelta(seconds=0.7)
+    trades = (Fill(f"z{n:06}", f"a{n}", "KO", ("buy", "sell")[n % 2], D("1.5"), D(60), D(0), first + each * n) for n in range(100_000))
+    ledger.append(fill_event(f, "paper-sample", "paper", "old") for f in trades)
+    run = run_in_process(open_run(settings, datetime.now(UTC), "2022-12-16"), STAGES[:-1])
+    began = time.process_time()
+    run_in_process(run, STAGES[-1:])
+    report("report of a run whose account has 100,000 trades", time.process_time() - began, "s of processor time", "asked for at most", 5)
+
+
 def append_cost(folder: Path) -> None:
     "Measure what one durable event costs in an empty ledger and in one of a million."
     ledger = Ledger(folder / "million.db")
@@ -103,3 +179,5 @@ if __name__ == "__main__":
         refold(Path(name))
         marks(Path(name))
         append_cost(Path(name))
+        start(Path(name))
+        old_report(Path(name))

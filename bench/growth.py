@@ -145,6 +145,14 @@ def replay(folder: Path, orders: int) -> float:
     return spent(lambda: Ledger(folder / "ledger.db", readonly=True).book("mine"))
 
 
+def taken_up(folder: Path, orders: int) -> float:
+    "Ask as a new process does, when sums were kept and a hundred events came after."
+    ledger = aged(folder / "ledger.db", orders, 100)
+    ask = lambda books: (books.book("mine"), books.equity_history("mine"), books.count("mine"), entered(books, "mine", "S0000"))  # noqa: E731
+    ask(ledger), ledger.append([Event("note", "mine", NOW, {"text": "new"})] * 100)
+    return min(spent(lambda: ask(Ledger(folder / "ledger.db", readonly=True))) for _ in range(3))
+
+
 def checked(folder: Path, orders: int) -> float:
     "Walk the chain at the beginning of a run, when most was walked before."
     ledger = aged(folder / "ledger.db", orders, 10)
@@ -173,6 +181,7 @@ CURVES = [  # what, how, sizes, what it may grow with: the work itself, or nothi
     ("reconciliation: an hour later, after n orders", hourly, (100, 1000, 10_000), 0.2),
     ("protection: when 50 positions were begun, after n trades", begun, (100, 1000, 10_000), LIMIT),
     ("ledger: n orders added up from nothing", replay, (100, 1000, 10_000), LIMIT),
+    ("ledger: a new process takes up what was kept, after n orders", taken_up, (1000, 10_000, 50_000), 0.2),
     ("ledger: the chain at the beginning of a run, after n orders", checked, (1000, 10_000), 0.3),
     ("ledger: a mark more after n days", marked, (100, 1000, 10_000), 0.3),
 ]

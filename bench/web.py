@@ -1,9 +1,10 @@
 """How fast the service answers: reads from memory, durable writes, the way of an event to a hundred listeners, memory. Lines of JSON.
 
 The server is a process of its own (uvicorn, one worker, the gate with a key, rate limits out of reach); this process is the client, on the
-same cores.
+same cores. `python bench/web.py --portfolios 50 --listeners 1000` measures instead as many portfolios in one service, and as many listeners.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -68,9 +69,9 @@ class Asker(asyncio.Protocol):
             self.over.set_exception(ConnectionError(f"the service closed a connection: {error}"))
 
 
-async def reads(port: int, key: str, seconds: float, connections: int) -> tuple[float, list[float], int]:
+async def reads(port: int, key: str, seconds: float, connections: int, paths: tuple[str, ...] = PATHS) -> tuple[float, list[float], int]:
     "Ask as fast as the connections allow; return requests a second, waits, and answers that were not 200."
-    requests = [f"GET {p} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode() for p in PATHS]
+    requests = [f"GET {p} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode() for p in paths]
     waits, begun = [], time.perf_counter()
     connect = asyncio.get_running_loop().create_connection
     askers = [(await connect(lambda n=n: Asker(requests, n, begun + seconds, waits), "127.0.0.1", port))[1] for n in range(connections)]
@@ -97,7 +98,7 @@ async def writes(port: int, key: str, path: str, body: bytes, seconds: float, co
     return done / (time.perf_counter() - begun), bad
 
 
-async def listen(port: int, key: str, ledger: Path, listeners: int, events: int) -> list[float]:
+async def listen(port: int, key: str, ledger: Path, listeners: int, events: int, pause: float = 0.1) -> list[float]:
     "Return for each listener and event the time from the ledger's disk to the listener's socket."
     from datetime import UTC, datetime
 
@@ -106,24 +107,30 @@ async def listen(port: int, key: str, ledger: Path, listeners: int, events: int)
 
     waits: list[float] = []
 
-    async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    async def one(n: int) -> None:
+        own = f"127.0.0.{1 + n // 150}", 0  # so many connections of one address may stay open
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20, local_addr=own)
         writer.write(f"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
-        heard = 0
+        status, heard = await reader.readline(), 0
+        assert b" 200 " in status, status
         while heard < events:
-            line = await asyncio.wait_for(reader.readline(), 30)
+            line = await asyncio.wait_for(reader.readline(), 60)
             if line.startswith(b"data: ") and b'"at"' in line:
                 waits.append(time.time() - json.loads(line[6:])["data"]["at"])
                 heard += 1
         writer.close()
 
-    tasks = [asyncio.create_task(one()) for _ in range(listeners)]
-    await asyncio.sleep(1)
+    tasks = [asyncio.create_task(one(n)) for n in range(listeners)]
+    await asyncio.sleep(1 + listeners / 200)
     book = Ledger(ledger)
     for _ in range(events):
         await asyncio.to_thread(lambda: book.append(Event("note", "paper-sample", datetime.now(UTC), {"at": time.time()})))
-        await asyncio.sleep(0.1)
-    await asyncio.gather(*tasks)
+        await asyncio.sleep(pause)
+    done, late = await asyncio.wait(tasks, timeout=60)
+    for task in late:  # one that was not told everything
+        task.cancel()
+    for task in done:
+        task.result()
     return sorted(waits)
 
 
@@ -210,9 +217,75 @@ def main(seconds: float = 5, crowded: float = 60) -> None:
         say("memory of the service", process.memory_info().rss / 1e6, "MB", 350, False)
 
 
+def crowded_house(home: Path, portfolios: int) -> dict[str, str]:
+    "Give an installation portfolios with runs, bars and a ledger of their own, and a person who may see them all; return the key."
+    from shutil import copytree
+
+    from trading.security.context import open_security
+    from trading.services.portfolios import add_portfolio
+    from trading.services.workspace import Workspace
+
+    place = Workspace(home / "data", home / "reports", home / "settings.ini")
+    kept = [p for p in place.data.iterdir() if p.name not in ("portfolios", "ops", "jobs") and "auth" not in p.name and "users" not in p.name]
+    for n in range(portfolios):
+        made = add_portfolio(place, f"p{n:02}")
+        copytree(place.reports, made.reports, dirs_exist_ok=True)
+        made.settings.write_text(place.settings.read_text())
+        for path in kept:
+            copytree(path, made.data / path.name) if path.is_dir() else (made.data / path.name).write_bytes(path.read_bytes())
+    guard = open_security(home / "data", environ={}, ring=False)
+    guard.users.add_user("all", "correct horse battery", "viewer", ["main", *(f"p{n:02}" for n in range(portfolios))])
+    key = guard.users.make_key("all", "bench", role="viewer")
+    guard.users.close()
+    return {"all": key}
+
+
+async def once_each(port: int, key: str, paths: list[str]) -> list[float]:
+    "Ask for each address once, one after the other; return the waits."
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    waits = []
+    for path in paths:
+        begun = time.perf_counter()
+        status = await exchange(reader, writer, f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+        assert status == 200, (path, status)
+        waits.append(time.perf_counter() - begun)
+    writer.close()
+    return sorted(waits)
+
+
+def many(portfolios: int, listeners: int, seconds: float = 10) -> None:
+    "Measure a service of many portfolios, and one with many listeners."
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder), prepare=lambda home: crowded_house(home, portfolios)) as server:
+        port, key, process = int(server.url.rsplit(":", 1)[1]), server.keys["all"], psutil.Process(server.process.pid)
+        if portfolios:
+            every = [f"{path}?portfolio=p{n:02}" for n in range(portfolios) for path in PATHS]
+            for turn, longest, most in (("first", 1000, 100), ("second", 50, 10)):
+                before = process.cpu_times()
+                waits = asyncio.run(once_each(port, key, every))
+                after = process.cpu_times()
+                spent = (after.user + after.system - before.user - before.system) / len(every)
+                say(f"{portfolios} portfolios, {turn} answers, p99", 1e3 * waits[int(0.99 * len(waits))], "ms", longest, False)
+                say(f"{portfolios} portfolios, {turn} answers, processor time of the server each", 1e3 * spent, "ms", most, False)
+            rate, waits, bad = asyncio.run(reads(port, key, seconds, 16, tuple(every)))
+            assert not bad, bad
+            say(f"{portfolios} portfolios, reads of all in turns", rate, "requests/s", 1000)
+            say(f"{portfolios} portfolios, memory of the service", process.memory_info().rss / 1e6, "MB", 500, False)
+        if listeners:
+            heard = asyncio.run(listen(port, key, server.home / "data" / "ledger.sqlite", listeners, 10, 1.0))
+            say(f"ledger to {listeners:,} listeners, p99", 1e3 * heard[int(0.99 * len(heard))], "ms", 1000, False)
+            say(f"ledger to {listeners:,} listeners, median", 1e3 * statistics.median(heard), "ms", 1000, False)
+            told, lost = f"events that {listeners:,} listeners did not hear", listeners * 10 - len(heard)
+            print(json.dumps({"figure": told, "value": lost, "unit": "events", "rival": "asked for", "rival_value": 0}), flush=True)
+            say(f"{listeners:,} listeners, memory of the service", process.memory_info().rss / 1e6, "MB", 500, False)
+
+
 if __name__ == "__main__":
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--portfolios", type=int, default=0)
+    asked.add_argument("--listeners", type=int, default=0)
+    asked = asked.parse_args()
     with contextlib.suppress(ImportError):  # the loop that the service has too
         import uvloop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    main()
+    many(asked.portfolios, asked.listeners) if asked.portfolios or asked.listeners else main()

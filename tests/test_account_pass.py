@@ -1,5 +1,7 @@
 "The compiled account against the same account in plain Python: everything at once, on random bars, to nine digits."
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,8 @@ from trading.backtest.account import (
     step_table,
 )
 from trading.backtest.costs import Costs
-from trading.core.bars import bars_from
+from trading.backtest.engine import backtest
+from trading.core.bars import bars_from, bars_from_close
 
 BITS = {"entry": 1, "exit": 2, "short_entry": 4, "short_exit": 8}
 
@@ -147,3 +150,72 @@ def test_prices_below_zero_where_they_are_allowed():
         act = rng.choice([0, 1, 2, 4, 8], size=market.planes.shape[1:], p=[0.8, 0.06, 0.04, 0.06, 0.04]).astype(np.int8)
         ways = entry_ways(market, trade)
         compare(run_book(market, costs, trade, account, act, ways), plain_run(market, costs, trade, account, act, None, ways))
+
+
+def laid_out(bars, fill, negative=False):
+    "Lay bars out as the account kernel reads them, one number after the other."
+    symbols = list(dict.fromkeys(s for _, s in bars.columns))
+    used = "open" if fill != "close" and all(("open", s) in bars.columns for s in symbols) else "close"
+    planes = np.full((6, len(bars), len(symbols)), np.nan)
+    clock = bars.index.as_unit("ns").asi8
+    usual = int(np.median(np.diff(clock, prepend=clock[0])))
+    for n, symbol in enumerate(symbols):
+        traded = ("volume", symbol) in bars.columns and (bars["volume", symbol] > 0).any()
+        seen = None
+        for t in range(len(bars)):
+            have = {f: bars[f, symbol].iloc[t] for f in ("open", "high", "low", "close") if (f, symbol) in bars.columns}
+            known = [v for v in have.values() if v == v]
+            idle = traded and bars["volume", symbol].iloc[t] == 0
+            planes[0, t, n] = np.nan if idle else have[used]
+            planes[1, t, n] = have["open"] if "open" in have and have["open"] == have["open"] else have["close"]
+            planes[2, t, n], planes[3, t, n] = (max(known), min(known)) if known else (np.nan, np.nan)
+            seen = t if have["close"] == have["close"] else seen
+            planes[4, t, n] = 0.0 if seen is None else bars["close", symbol].iloc[seen]
+            there = seen is not None and clock[t] - clock[seen] <= max(7 * 86_400 * 10**9, 3 * usual)
+            planes[5, t, n] = float(planes[0, t, n] == planes[0, t, n] or there)
+    if not bars["close"].isna().to_numpy().any():
+        planes[5] = 1.0
+    return planes, used
+
+
+OHLC = ("open", "high", "low", "close")
+
+
+@pytest.mark.parametrize("fields", [OHLC, (*OHLC, "volume"), ("close",), ("high", "close"), ("volume", "close", "low")])
+@pytest.mark.parametrize("fill", ["auto", "close"])
+def test_bars_are_laid_out_as_one_number_after_the_other_says_and_are_left_alone(fields, fill):
+    rng, days = np.random.default_rng(len(fields)), pd.date_range("2024-01-01", periods=60, tz="UTC")
+    for holes in (0.0, 0.2):
+        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.05, (60, 3)), axis=0))
+        tables = {"open": close * 1.01, "high": close * np.exp(rng.normal(0, 0.02, close.shape)), "low": close * 0.97, "close": close,
+                  "volume": rng.integers(0, 3, close.shape).astype(float)}
+        gone = rng.random(close.shape) < holes
+        gone[20:40, 1], gone[:5, 2] = holes > 0, holes > 0
+        bars = pd.concat({f: pd.DataFrame(np.where(gone, np.nan, tables[f]), days, list("ABC")) for f in fields}, axis=1)
+        for given in (bars, bars.copy().astype(object).astype(float), bars[bars.columns[::-1]]):
+            before = given.copy()
+            market = make_market(given, fill)
+            planes, used = laid_out(given, fill)
+            np.testing.assert_array_equal(market.planes, planes)
+            assert market.fill == used and market.planes.flags["C_CONTIGUOUS"]
+            pd.testing.assert_frame_equal(given, before)
+
+
+def test_a_backtest_tells_the_same_whenever_it_is_asked_and_after_it_was_sent_away():
+    rng, days = np.random.default_rng(0), pd.date_range("2024-01-01", periods=40, tz="UTC")
+    close = pd.DataFrame(50 * np.exp(np.cumsum(rng.normal(0, 0.05, (40, 3)), axis=0)), days, list("ABC"))
+    run = backtest(bars_from_close(close), weights=pd.DataFrame(rng.dirichlet(np.ones(3), 40), days, list("ABC")), register=False)
+    sent = pickle.loads(pickle.dumps(run))
+    tables = ("equity", "accounts", "units", "cash", "carried", "close",
+              "delisted", "assumptions", "orders", "trades", "returns", "exposure", "stats")
+    for name in tables:
+        first, again, there = getattr(run, name), getattr(run, name), getattr(sent, name)
+        same = pd.testing.assert_series_equal if isinstance(first, pd.Series) else pd.testing.assert_frame_equal
+        same(first, again)
+        same(first, there)
+    assert repr(run) == repr(sent) == repr(pickle.loads(pickle.dumps(run))) and run._repr_html_() == sent._repr_html_()
+    assert run.assumptions.index.name == "topic" and run.assumptions.loc["fees", "assumed"] == "0.1 % of the traded value"
+    assert run.delisted.empty and list(run.delisted) == ["symbol", "last", "price", "paid", "amount"] and list(run.close) == list("ABC")
+    held = run.trades[run.trades["open"]]
+    assert len(held) == 3 and (run.orders.groupby("timestamp").size().iloc[1:] == 3).all()
+    assert run.units.iloc[-1].abs().tolist() == pytest.approx([held.set_index("symbol")["amount"][s] for s in "ABC"])

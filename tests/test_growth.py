@@ -1,5 +1,6 @@
 """What is kept and advanced is held against what is read anew: books, marks, worth traded, begun positions, open orders, pages."""
 
+import contextlib
 import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
@@ -293,3 +294,17 @@ def test_stress_of_all_assets_at_once_is_that_of_each():
                 together = 1 + (pd.DataFrame(paths).sort_index().ffill().bfill() - 1) @ held[list(paths)]
                 assert row["deepest"] == pytest.approx(-(together / together.cummax() - 1).min(), rel=1e-12)
                 assert row["loss"] == pytest.approx(-sum(held[s] * (p.iloc[-1] - 1) for s, p in paths.items()), rel=1e-12)
+
+
+def test_a_service_of_many_portfolios_opens_each_ledger_once(tmp_path, monkeypatch):
+    places = [Workspace(tmp_path / f"{n}", tmp_path / f"{n}" / "reports") for n in range(60)]
+    for n, place in enumerate(places):
+        place.data.mkdir()
+        with contextlib.closing(Ledger(place.ledger)) as ledger:
+            ledger.open_account("paper-sample", "USD", D(n + 1), START)
+    seen, begin = [], Ledger.__init__
+    monkeypatch.setattr(Ledger, "__init__", lambda self, path, readonly=False: (seen.append(path), begin(self, path, readonly))[1])
+    for _ in range(3):
+        assert [ledger_for_reading(p).cash("paper-sample") for p in places] == [n + 1 for n in range(60)]
+        assert [events(p)["total"] for p in places] == [2] * 60
+    assert sorted(seen) == sorted(p.ledger for p in places)

@@ -17,6 +17,7 @@ import orjson
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from test_data_postgres import server  # noqa: F401
 from test_growth import START, entered_slowly, one_more, standing_slowly
 
 from trading.accounting import fold_snapshot
@@ -24,6 +25,7 @@ from trading.accounting.account_book import fill_event, fold_book
 from trading.accounting.fold_snapshot import fold_file, read_folds, write_folds
 from trading.accounting.kept_folds import thin_out
 from trading.accounting.ledger import Ledger
+from trading.accounting.ledger_postgres import SharedLedger, database_witness, open_ledger_at
 from trading.accounting.unit_values import MARK_SUMS
 from trading.cli.main import main
 from trading.core.evidence_key import make_evidence_key
@@ -32,6 +34,7 @@ from trading.execution.protection import entered
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_in_process
 from trading.services.maintenance import check_chain
+from trading.services.workspace import Workspace, ledger_for_reading
 from trading.testing.sample_runs import make_sample_runs
 
 TOLD = "it is not used, and every event is added up again"
@@ -350,6 +353,34 @@ def test_sums_that_differ_from_their_events_are_found_by_doctor_and_audit_remove
         done = CliRunner(env={k: None for k in os.environ if k.startswith("CARNET_")}).invoke(main, ["audit", "verify"])
         assert ("was not what its events come to; it is removed" in done.output) is said and done.exit_code in (0, code), done.output
     same(ask(Ledger(ledger.path), NOW), slowly(ledger, NOW))
+
+
+@pytest.mark.xdist_group("postgres-ledger")
+def test_a_ledger_in_a_database_has_its_sums_in_the_data_folder_of_who_asks(tmp_path, often, monkeypatch, request):
+    url = request.getfixturevalue("server")
+    monkeypatch.setenv("CARNET_LEDGER", url)
+    place = Workspace(tmp_path, tmp_path / "reports")
+    ledger = open_ledger_at(place.ledger)
+    assert isinstance(ledger, SharedLedger)
+    ledger.open_account("mine", "USD", D(10**6), START)
+    chance, now = random.Random(5), START
+    for number in range(25):
+        now = one_more(ledger, chance, number, now)
+        fresh = open_ledger_at(place.ledger)
+        same(ask(fresh, now), slowly(fresh, now))
+        fresh.close()
+    ledger.append(Event("deposit", "mine", now, {"amount": "3", "id": "one more"}))
+    file = fold_file(database_witness(place.ledger, url), "mine")
+    assert file.exists()
+    reader = ledger_for_reading(place)
+    seen = rows_read(reader)
+    same(ask(reader, now), slowly(ledger, now))
+    assert 1 <= seen[0] < 20  # the service reads it too
+    digit(file, ledger)
+    fresh = open_ledger_at(place.ledger)
+    same(ask(fresh, now), slowly(ledger, now))
+    assert fresh.verify_folds("mine") == [] and fresh.accounts() == ["mine"]
+    ledger.close(), fresh.close()
 
 
 def test_moments_of_the_past_stand_closer_the_nearer_they_are():

@@ -126,15 +126,28 @@ def test_moving_averages_agree_with_vectorbt_alone():
     assert np.abs(results.to_numpy() - theirs).max() < 1e-9
 
 
-def test_two_workers_of_a_cluster_give_the_same_table():
+def test_two_workers_of_a_cluster_give_the_same_table_and_the_same_best_rows(tmp_path):
     from dask.distributed import Client, LocalCluster
 
     bars, grid = sample_bars("indices").loc["2012":"2014"], {"fast": range(2, 40), "slow": range(10, 60)}
     here = sweep(bars, MaCross, grid, workers=1)
+    many, sent = {"fast": range(2, 62), "slow": range(62, 262)}, []
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster, Client(cluster) as client:
         there = sweep(bars, MaCross, grid, client=client)
         slow = sweep(bars, above_mean, {"window": [5, 10, 20]}, client=client)
+        submit = client.submit
+        client.submit = lambda function, *args, **more: sent.append(function.__name__) or submit(function, *args, **more)
+        best, named = ([sweep(bars, strategy, g, ["sharpe"], client=client, top=7, register=False, folder=tmp_path, workers=1)
+                        for strategy, g in ((MaCross, many), (above_mean, {"window": range(5, 45)}))], set(sent))
+        assert named == {"run_part"} and len(sent) <= 2 * 32, "a worker sends the best of its part, and no more tasks than are needed to end together"
+        sent.clear()
+        alone = sweep(sample_bars("stocks").iloc[-300:], MaCross, many, ["sharpe"], client=client, register=False)
+        assert len(alone) == 20 * 12_000 and set(sent) == {"run_group"} and 20 <= len(sent) <= 32, "chunks go in groups"
+        counted = sweep(bars, MaCross, many, ["sharpe"], client=client, top=7, register=TrialRegister(tmp_path / "trials.sqlite"))
     assert there.equals(here) and slow.equals(sweep(bars, above_mean, {"window": [5, 10, 20]}))
+    for found, strategy, g in zip(best, (MaCross, above_mean), (many, {"window": range(5, 45)}), strict=True):
+        assert found.equals(sweep(bars, strategy, g, ["sharpe"], top=7, register=False)) and found.attrs["resumed"] == 0
+    assert counted.equals(best[0]) and counted.attrs["trials"] == "counted" and not list(tmp_path.glob("*/*.npy"))
 
 
 def above_mean(bars, window=5):

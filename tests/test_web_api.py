@@ -133,7 +133,7 @@ def test_a_note_drops_no_answer_that_does_not_tell_of_notes(server):
             return client.get("/system/cache-stats").json()["misses"]
 
         missed()
-        before, told = missed(), client.get("/portfolio/events").json()["total"]
+        told, before = client.get("/portfolio/events").json()["total"], missed()
         sent = client.post("/portfolio/notes", json={"text": "nothing of it is in these"}, headers={"Idempotency-Key": uuid.uuid4().hex})
         assert sent.status_code == 201 and missed() == before
         events = client.get("/portfolio/events").json()

@@ -47,9 +47,10 @@ def thin_out(
 
 
 class KeptFolds(EventLog):
-    "A log of events whose sums are kept, and taken up again by the next process."
+    "A log of events whose sums are kept, and taken up again by the next process.\n\nAttributes\n----------\nread_beside : Path | None, default None\n    where a log in a database that is only read finds what others have kept"
 
     keep_every = 2_000  # events that are added up before sums are written down again
+    read_beside: Path | None = None  # where a log in a database that is only read finds what others have kept
 
     def _keep_nothing(self) -> None:
         super()._keep_nothing()
@@ -64,7 +65,7 @@ class KeptFolds(EventLog):
     @property
     def beside(self) -> Path | None:
         "The path beside which sums are kept; None: nowhere."
-        return self.witness
+        return self.witness or self.read_beside
 
     def _hash_of(self, seq: int) -> str:
         "Return the hash of an event; empty: there is none."

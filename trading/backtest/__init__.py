@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "read_run",
     ],
     "account_kernel": ["run_account"],
-    "account_result": ["AccountRecords", "OwnRecords", "AccountFrames", "read_runs", "assumption_table", "refine"],
+    "account_result": ["AccountRecords", "OwnRecords", "AccountFrames", "read_runs", "assumption_rows", "assumption_table", "refine"],
     "auto_search": ["BLOCK", "search_values", "SearchLine", "AutoSearch", "search_strategies"],
     "compare": ["Comparison"],
     "costs": ["Costs"],
@@ -74,6 +74,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks", "rows_fit"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "sweep_result": ["without_short_years", "SweepResult"],
+    "sweep_tasks": [
+        "TASKS_EACH", "group_size", "run_group", "finish_chunks", "part_of", "highest_rows", "best_of", "run_part", "finish_parts",
+    ],
     "tear_sheet": ["TearSheet", "make_tear_sheet", "backtest_sheet"],
     "trial_register": [
         "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
@@ -84,7 +87,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account", "account_kernel", "account_result", "auto_search", "compare", "costs", "cross_validation", "currency_account", "engine",
     "event_strategy", "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector",
     "leak_probes", "leak_source", "lent_arrays", "overfitting", "plots", "promotion", "quiet_bars", "result_cards", "strategies",
-    "strategy_promotion", "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet",
-    "trial_register", "vectorbt_engine", "widgets",
+    "strategy_promotion", "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "sweep_tasks",
+    "tear_sheet", "trial_register", "vectorbt_engine", "widgets",
 ])
 make_callable(__name__, "backtest")

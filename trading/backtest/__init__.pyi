@@ -31,13 +31,14 @@ from . import sweep_engines as sweep_engines
 from . import sweep_jobs as sweep_jobs
 from . import sweep_plots as sweep_plots
 from . import sweep_result as sweep_result
+from . import sweep_tasks as sweep_tasks
 from . import tear_sheet as tear_sheet
 from . import trial_register as trial_register
 from . import vectorbt_engine as vectorbt_engine
 from . import widgets as widgets
 from .account import ENTRY_KINDS as ENTRY_KINDS, EXIT_REASONS as EXIT_REASONS, YEAR as YEAR, RULE_NAMES as RULE_NAMES, TradeRules as TradeRules, hold_time as hold_time, step_table as step_table, AccountRules as AccountRules, payout as payout, MarketArrays as MarketArrays, make_market as make_market, end_bars as end_bars, carry_table as carry_table, entry_ways as entry_ways, AccountRun as AccountRun, rule_array as rule_array, run_book as run_book, most_orders as most_orders, read_run as read_run
 from .account_kernel import run_account as run_account
-from .account_result import AccountRecords as AccountRecords, OwnRecords as OwnRecords, AccountFrames as AccountFrames, read_runs as read_runs, assumption_table as assumption_table, refine as refine
+from .account_result import AccountRecords as AccountRecords, OwnRecords as OwnRecords, AccountFrames as AccountFrames, read_runs as read_runs, assumption_rows as assumption_rows, assumption_table as assumption_table, refine as refine
 from .auto_search import BLOCK as BLOCK, search_values as search_values, SearchLine as SearchLine, AutoSearch as AutoSearch, search_strategies as search_strategies
 from .compare import Comparison as Comparison
 from .costs import Costs as Costs
@@ -67,6 +68,7 @@ from .sweep_engines import run_fast as run_fast, LentBars as LentBars, run_plain
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks, rows_fit as rows_fit
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
 from .sweep_result import without_short_years as without_short_years, SweepResult as SweepResult
+from .sweep_tasks import TASKS_EACH as TASKS_EACH, group_size as group_size, run_group as run_group, finish_chunks as finish_chunks, part_of as part_of, highest_rows as highest_rows, best_of as best_of, run_part as run_part, finish_parts as finish_parts
 from .tear_sheet import TearSheet as TearSheet, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
 from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions

@@ -10,15 +10,14 @@ __all__ = ['ENTRY_KINDS', 'EXIT_REASONS', 'YEAR', 'RULE_NAMES', 'TradeRules', 'h
 # %% ../../nbs/06_backtest/07_account.ipynb #0db8e0dd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from .costs import Costs
-from .execution_timing import field_tables, fill_table
-from ..core.bars import PRICES, symbols_of
+from .execution_timing import fill_table
+from ..core.bars import PRICES, check_bars, symbols_of
 from ..core.errors import BadInput
 
 ENTRY_KINDS = ("market", "limit", "stop")  # by their number in the kernel, as the next
@@ -217,18 +216,21 @@ def make_market(
     checked: bool = False,  # the bars have been looked at before
 ) -> MarketArrays:
     "Lay bars out for the account kernel.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n    may a price be zero or below\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\nMarketArrays"
-    first, used = fill_table(bars, fill, negative, checked)
-    symbols, tables, clock = symbols_of(bars), field_tables(bars, PRICES), bars.index.as_unit("ns").asi8
-    last = tables["close"]
-    opened = np.where(np.isnan(tables["open"]), last, tables["open"]) if "open" in tables else last
-    high, low = (reduce(choose, tables.values()) for choose in (np.fmax, np.fmin))
-    carried, listed, known = last, np.ones(last.shape, bool), ~np.isnan(last)
+    bars = bars if checked else check_bars(bars, min_bars=2, negative=negative)
+    symbols, clock = symbols_of(bars), bars.index.as_unit("ns").asi8
+    planes = np.empty((6, len(bars), len(symbols)))  # all is written in place: new memory costs more than what is written into it
+    first, used, there = fill_table(bars, fill, negative, True, dict(zip(PRICES, planes[1:5], strict=True)))
+    planes[0], planes[5], (opened, high, low, last) = first, 1.0, planes[1:5]
+    planes[1:5][[f not in there for f in PRICES]] = last
+    known, low[:], high[:] = ~np.isnan(last), np.fmin(high, low), np.fmax(high, low)
+    np.copyto(opened, last, where=np.isnan(opened))
+    for choose, plane in ((np.fmin, low), (np.fmax, high)):
+        choose(choose(plane, opened, out=plane), last, out=plane)
     if not known.all():
         row = np.maximum.accumulate(np.where(known, np.arange(len(last))[:, None], -1), axis=0)
-        carried = np.where(row >= 0, np.take_along_axis(last, np.maximum(row, 0), axis=0), 0.0)
+        last[:] = np.where(row >= 0, np.take_along_axis(last, np.maximum(row, 0), axis=0), 0.0)
         idle = clock[:, None] - clock[np.maximum(row, 0)]  # since its last price
-        listed = ~np.isnan(first) | ((row >= 0) & (idle <= max(_AWAY, 3 * int(np.median(np.diff(clock, prepend=clock[0]))))))
-    planes = np.ascontiguousarray(np.stack([first, opened, high, low, carried, listed]))
+        planes[5] = ~np.isnan(planes[0]) | ((row >= 0) & (idle <= max(_AWAY, 3 * int(np.median(np.diff(clock, prepend=clock[0]))))))
     return MarketArrays(planes, clock, np.arange(len(bars)), end_bars(known), symbols, bars.index, used)
 
 
@@ -375,7 +377,7 @@ def run_book(
     rules = rule_array(costs, trade, account, market.fill == "close")
     run_account(0, count, planes, act, wanted, ways, carry, rules, market.clock, market.number, step_table(trade.steps), parts,
                 np.ascontiguousarray(market.ends[columns]), state, money, out, units, orders, trades, tally)
-    return read_run(planes, state, money, out, units, orders[: tally[0]], trades[: tally[1]])
+    return read_run(planes, state, money, out, units, orders, trades, tally)
 
 
 def most_orders(
@@ -387,10 +389,12 @@ def most_orders(
     return int(np.count_nonzero(act)) * (3 + parts) + int((~np.isnan(targets)).sum()) * 2 + 2 * act.shape[1] + 2
 
 
-def read_run(planes, state, money, out, units, orders, trades) -> AccountRun:
-    "Add the positions that are still open to the records."
-    still = np.flatnonzero(state[:, 0])
+def read_run(planes, state, money, out, units, orders, trades, tally) -> AccountRun:
+    "Add the positions that are still open to the records, of which `tally` are written."
+    still, ended = np.flatnonzero(state[:, 0]), int(tally[1])
     last = planes.shape[1] - 1
     rows = np.array([[n, np.sign(u := state[n, 0]), abs(u), state[n, 3], state[n, 1], last, planes[4, last, n], state[n, 2],
                       u * (planes[4, last, n] - state[n, 1]) - state[n, 2], EXIT_REASONS.index("end"), 1.0] for n in still]).reshape(-1, 11)
-    return AccountRun(out[0], out[1], out[2], out[3], units, orders, np.vstack([trades, rows]), money[3], int(money[2]) - 1, int(money[5]))
+    trades = trades if ended + len(rows) <= len(trades) else np.vstack([trades[:ended], rows])
+    trades[ended : ended + len(rows)] = rows
+    return AccountRun(out[0], out[1], out[2], out[3], units, orders[: tally[0]], trades[: ended + len(rows)], money[3], int(money[2]) - 1, int(money[5]))

@@ -17,10 +17,10 @@ import pandas as pd
 
 from . import plots
 from .account import RULE_NAMES, AccountRules, MarketArrays, TradeRules, entry_ways, make_market, run_book
-from .account_result import AccountFrames, AccountRecords, OwnRecords, assumption_table, read_runs, refine
+from .account_result import AccountFrames, AccountRecords, OwnRecords, assumption_rows, assumption_table, read_runs, refine
 from .currency_account import account_rates, replay_in_currency
 from .event_strategy import run_events
-from .execution_timing import EVENTS, ask, ask_positions, check_signals, fill_prices, same_symbols
+from .execution_timing import EVENTS, ask, ask_positions, check_signals, field_tables, fill_prices, same_symbols
 from .costs import Costs
 from .interactive_plots import InteractivePlot, trade_plot
 from .result_cards import backtest_card, held_equally
@@ -39,7 +39,7 @@ from ..risk.sizing import kelly_size, volatility_size
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True, repr=False)
 class Backtest(Shown):
-    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\nrecords : AccountRecords | OwnRecords\n    what `orders` and `trades` are made of\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumptions : pd.DataFrame\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\nrecords : AccountRecords | OwnRecords\n    what `orders` and `trades` are made of\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumed : dict[str, str]\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one, or one per symbol where they do not share
@@ -53,7 +53,7 @@ class Backtest(Shown):
     fill: str  # 'open' or 'close': which price of the next bar was traded
     delisted: pd.DataFrame  # positions whose prices ended: symbol, last, price, paid, amount
     notes: tuple[str, ...]  # what should be known before the result is believed
-    assumptions: pd.DataFrame  # by topic: what was taken for granted
+    assumed: dict[str, str]  # by topic: what was taken for granted
     rate: pd.DataFrame | None = None  # time × symbol: account currency for one unit of the quote currency; None: they are the same
     counted: bool = False  # True: this trial is on record; False: nobody will know that it was tried
 
@@ -66,6 +66,11 @@ class Backtest(Shown):
     def trades(self) -> pd.DataFrame:
         "Round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open, reason of the exit."
         return self.records.trades
+
+    @cached_property
+    def assumptions(self) -> pd.DataFrame:
+        "What was taken for granted, by topic."
+        return assumption_table(self.assumed)
 
     @cached_property
     def returns(self) -> pd.Series:
@@ -196,8 +201,8 @@ def backtest(
         parts = [slice(n, n + 1) for n in range(len(market.symbols))] if apart else [slice(None)]
         runs, market = [run_book(fine, purse, trade, account, *tables, columns=part) for part in parts], fine
     frames = read_runs(market, runs, bars.index)
-    silent = [s for s, v in (bars["volume"] if "volume" in bars.columns.get_level_values(0) else {}).items() if not (v > 0).any()]
-    told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
+    silent = [s for f, s in bars.columns if f == "volume" and not (bars[f, s] > 0).any()]
+    told = assumption_rows(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
     done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)
     if register is False:
@@ -241,22 +246,20 @@ def split_rules(given: dict[str, Any]) -> tuple[TradeRules, AccountRules]:
         from difflib import get_close_matches
 
         near = get_close_matches(strange[0], [*RULE_NAMES, *accounts], 1)
-        raise BadInput(f"backtest has no {strange[0]!r}{f'; did you mean {near[0]!r}' if near else ''}; "
-                       f"it has {', '.join(RULE_NAMES)} and {', '.join(accounts)}")
+        raise BadInput(f"backtest has no {strange[0]!r}{f'; did you mean {near[0]!r}' if near else ''}; it has {', '.join(RULE_NAMES)} and {', '.join(accounts)}")
     return TradeRules(**{n: v for n, v in given.items() if n in RULE_NAMES}), AccountRules(**{n: v for n, v in given.items() if n in accounts})
 
 
-def _result(frames: AccountFrames, bars: pd.DataFrame, costs: Costs, periods: float, fill: str, told: pd.DataFrame) -> Backtest:
+def _result(frames: AccountFrames, bars: pd.DataFrame, costs: Costs, periods: float, fill: str, told: dict[str, str]) -> Backtest:
     "Put the result together and warn of what must not be overlooked."
     import warnings
 
     for note in frames.notes:
         if "no room" not in note:
             warnings.warn(note, stacklevel=3)
-    close = bars["close"][symbols_of(bars)].rename_axis(columns=None)
+    close = pd.DataFrame(field_tables(bars, ("close",))["close"], bars.index, frames.units.columns)
     equity = frames.accounts.sum(axis=1).rename("equity")
-    return Backtest(equity, frames.accounts, frames.records, frames.units, frames.cash, frames.carried, close, costs, periods, fill,
-                    frames.delisted, frames.notes, told)
+    return Backtest(equity, frames.accounts, frames.records, frames.units, frames.cash, frames.carried, close, costs, periods, fill, frames.delisted, frames.notes, told)
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #54054b4a
 def read_strategy(
@@ -286,8 +289,7 @@ def read_strategy(
         return bars, said if there is None else _inside(said, there.reindex(index=bars.index, columns=symbols_of(bars), fill_value=False)), None
     if hasattr(strategy, "on_bar"):
         return bars, None, None
-    raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account); "
-                   "a plain function goes in as signals=function(bars)")
+    raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account); a plain function goes in as signals=function(bars)")
 
 
 def _inside(said: pd.DataFrame, there: pd.DataFrame) -> pd.DataFrame:
@@ -355,7 +357,7 @@ def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str],
     check_index(weights, "weights")
     same_symbols(weights.columns, symbols, "weights")
     weights = weights if list(weights) == symbols else weights[symbols]
-    rows, values = index.get_indexer(weights.index), weights.to_numpy(dtype=float)
+    rows, values = np.arange(len(index)) if weights.index is index else index.get_indexer(weights.index), weights.to_numpy(dtype=float)
     if len(strange := weights.index[rows < 0]):
         raise BadInput(f"the weights are of {strange[0]}, which is not a bar; decide at the close of a bar")
     if (bad := ~np.isfinite(values)).any():
@@ -363,9 +365,8 @@ def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str],
         raise BadInput(f"{symbols[column]}: the weight is {values[row, column]} at {weights.index[row]}; write 0 for none")
     if (over := (total := values.sum(axis=1)) > account.leverage + 1e-9).any():
         raise BadInput(f"the weights sum to {total[over][0]:.4f} at {weights.index[over][0]}; at most {account.leverage:g}, the rest is cash")
-    if (over := (gross := np.abs(values).sum(axis=1)) > account.leverage + 1e-9).any():
-        raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; at most "
-                       f"{account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
+    if (values < 0).any() and (over := (gross := np.abs(values).sum(axis=1)) > account.leverage + 1e-9).any():
+        raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; at most {account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
     targets, known = np.full(price.shape, np.nan), ~np.isnan(price)
     if known.all():
         targets[rows[rows + 1 < len(price)] + 1] = values[rows + 1 < len(price)]
@@ -395,6 +396,5 @@ def _sizes(trade: TradeRules, bars: pd.DataFrame, account: AccountRules, periods
     known = size.reindex(index=bars.index, columns=symbols_of(bars)).astype(float)
     if (bad := ~((known > 0) & (known <= account.leverage + 1e-12)) & known.notna()).any(axis=None):
         row, column = np.argwhere(bad.to_numpy())[0]
-        raise BadInput(f"{known.columns[column]}: size is {known.iat[row, column]} at {bars.index[row]}; "
-                       f"a fraction of the account is above 0 and at most {account.leverage:g} (leverage)")
+        raise BadInput(f"{known.columns[column]}: size is {known.iat[row, column]} at {bars.index[row]}; a fraction of the account is above 0 and at most {account.leverage:g} (leverage)")
     return known if isinstance(trade.size, pd.DataFrame) else None

@@ -171,7 +171,7 @@ def run_events(
         if t + 1 < count and not view._money[2]:
             strategy.on_bar(view)
             _check_margin(view, account)
-    return read_run(market.planes, view._state, view._money, out, units, orders[: tally[0]], trades[: tally[1]])
+    return read_run(market.planes, view._state, view._money, out, units, orders, trades, tally)
 
 
 def _check_margin(view: AccountAtClose, account: AccountRules) -> None:

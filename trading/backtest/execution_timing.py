@@ -7,7 +7,7 @@ __all__ = ['EVENTS', 'ENTER_LONG', 'LEAVE_LONG', 'ENTER_SHORT', 'LEAVE_SHORT', '
            'bars_without_trade', 'check_signals', 'same_symbols', 'next_bar', 'ask', 'ask_positions']
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #febd3730
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def fill_prices(
     negative: bool = False,  # may a price be zero or below
 ) -> tuple[pd.DataFrame, str]:  # time × symbol, and which it was: 'open' or 'close'
     "Choose where the orders of a bar are filled.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    'open', 'close', or 'auto': the open where every symbol has one, otherwise the close\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\ntuple[pd.DataFrame, str]\n    time × symbol, and which it was: 'open' or 'close'"
-    price, used = fill_table(bars, fill, negative)
+    price, used, _ = fill_table(bars, fill, negative)
     return pd.DataFrame(price, bars.index, symbols_of(bars)), used
 
 
@@ -32,31 +32,33 @@ def fill_table(
     fill: str = "auto",  # see `fill_prices`
     negative: bool = False,
     checked: bool = False,  # the bars have been looked at before
-) -> tuple[np.ndarray, str]:  # time × symbol, and which it was
-    "Choose where the orders of a bar are filled, as an array.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\ntuple[np.ndarray, str]\n    time × symbol, and which it was"
+    room: Mapping[str, np.ndarray] | None = None,  # see `field_tables`
+) -> tuple[np.ndarray, str, dict[str, np.ndarray]]:  # time × symbol, which it was, and all fields as `field_tables` takes them apart
+    "Choose where the orders of a bar are filled, as an array.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\nchecked : bool, default False\n    the bars have been looked at before\nroom : Mapping[str, np.ndarray] | None, default None\n    see `field_tables`\n\nReturns\n-------\ntuple[np.ndarray, str, dict[str, np.ndarray]]\n    time × symbol, which it was, and all fields as `field_tables` takes them apart"
     if not checked:
         check_bars(bars, min_bars=2, negative=negative)
-    symbols = symbols_of(bars)
-    have_open = all(("open", s) in bars.columns for s in symbols)
+    symbols, there = symbols_of(bars), set(bars.columns)
+    have_open = all(("open", s) in there for s in symbols)
     if fill not in ("auto", "open", "close"):
         raise BadInput(f"fill is {fill!r}; write 'open', 'close' or 'auto'")
     if fill == "open" and not have_open:
         check_bars(bars, need=["open"])
     used = "open" if have_open and fill != "close" else "close"
-    tables = field_tables(bars, (used, "close", "volume"))
-    price, torn = tables[used], np.isnan(tables[used]) != np.isnan(tables["close"])
-    if torn.any():
+    tables = field_tables(bars, room=room)
+    price, last = tables[used], tables["close"]
+    if np.isnan(price.min() + last.min()) and (torn := np.isnan(price) != np.isnan(last)).any():
         row, column = np.argwhere(torn)[0]
         raise BadInput(f"{symbols[column]}: only one of open and close is there at {bars.index[row]}; clean the bars, or use fill='close'")
     idle = bars_without_trade(bars).to_numpy() if "volume" in tables else np.zeros((), bool)
-    return np.where(idle, np.nan, price) if idle.any() else price, used
+    return np.where(idle, np.nan, price) if idle.any() else price, used, tables
 
 
 def field_tables(
     bars: pd.DataFrame,  # time × (field, symbol)
     fields: Iterable[str] = FIELDS,
+    room: Mapping[str, np.ndarray] | None = None,  # by field: where to write it, time × symbol; a new array costs more than what is written into it
 ) -> dict[str, np.ndarray]:  # by field that the bars have: time × symbol in the order of `symbols_of`, NaN where a symbol lacks the field
-    "Take the fields of bars apart in one walk; each selection from a frame walks all of its columns.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfields : Iterable[str], default FIELDS\n\nReturns\n-------\ndict[str, np.ndarray]\n    by field that the bars have: time × symbol in the order of `symbols_of`, NaN where a symbol lacks the field"
+    "Take the fields of bars apart in one walk; each selection from a frame walks all of its columns.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfields : Iterable[str], default FIELDS\nroom : Mapping[str, np.ndarray] | None, default None\n    by field: where to write it, time × symbol; a new array costs more than what is written into it\n\nReturns\n-------\ndict[str, np.ndarray]\n    by field that the bars have: time × symbol in the order of `symbols_of`, NaN where a symbol lacks the field"
     symbols, at = symbols_of(bars), {c: k for k, c in enumerate(bars.columns)}
     asked = {f: [at.get((f, s), -1) for s in symbols] for f in dict.fromkeys(fields) if any((f, s) in at for s in symbols)}
     values = bars.to_numpy()
@@ -64,7 +66,11 @@ def field_tables(
         kept = sorted({k for part in asked.values() for k in part if k >= 0})
         values, place = bars.iloc[:, kept].to_numpy(dtype=float), {k: n for n, k in enumerate(kept)}
         asked = {f: [place.get(k, -1) for k in part] for f, part in asked.items()}
-    return {f: np.where(np.array(part) < 0, np.nan, values[:, part]) if -1 in part else values[:, part] for f, part in asked.items()}
+    tables = {}
+    for f, part in asked.items():
+        tables[f] = np.empty((len(bars), len(symbols))) if room is None or f not in room else room[f]
+        tables[f][:] = np.where(np.array(part) < 0, np.nan, values[:, part]) if -1 in part else values[:, part]
+    return tables
 
 
 def bars_without_trade(

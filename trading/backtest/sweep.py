@@ -9,8 +9,7 @@ __all__ = ['IN_PART', 'sweep', 'make_job', 'variation_worth', 'count_variations'
 import os
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from .account import RULE_NAMES, AccountRules
 from .engine import FIGURES, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
-from .sweep_engines import packed_width, run_chunk, run_worth
+from .sweep_engines import packed_width, run_worth
+from .sweep_tasks import best_of, finish_chunks, finish_parts, group_size, highest_rows, part_of
 from .sweep_result import SweepResult, without_short_years
 from .sweep_jobs import Grid, Job, make_chunks, make_grid
 from .costs import Costs
@@ -97,35 +97,6 @@ class _Kept:
                 self.base.rmdir()
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #b604e1b8
-def _finish(job: Job, chunks: list, places: dict, workers: int, client) -> Iterator[tuple[tuple, np.ndarray]]:
-    "Run chunks wherever they should run and yield each as it is finished; `places`: where each is to be written."
-    if client is not None:
-        from dask.distributed import as_completed
-
-        there = client.scatter(job, broadcast=True)
-        futures = {client.submit(run_chunk, there, *chunk, pure=False): chunk for chunk in chunks}
-        try:
-            for future in as_completed(list(futures)):
-                places[futures[future]][:] = future.result()
-                yield futures[future], places[futures[future]]
-        finally:
-            client.cancel([f for f in futures if not f.done()])
-    elif workers == 1 or job.engine != "kernel":
-        for chunk in chunks:
-            yield chunk, run_chunk(job, *chunk, out=places[chunk])
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(run_chunk, job, *chunk, out=places[chunk]): chunk for chunk in chunks}
-            try:
-                pending = set(futures)
-                while pending:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield futures[future], future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-
 class _Progress:
     "A bar with rate and time left, shown once a sweep has lasted two seconds."
 
@@ -216,7 +187,7 @@ def _run(job: Job, metrics: list[str], register, folder, workers: int, client, b
     resumed = count * len(symbols) - sum((hi - lo) * (1 if s else len(symbols)) for s, lo, hi in todo)
     bar.advance(resumed)
     try:
-        for chunk, values in _finish(job, todo, places, workers, client):
+        for chunk, values in finish_chunks(job, todo, places, workers, client):
             kept.add(chunk, values)
             bar.advance(values.shape[0] * values.shape[1])
     except BaseException:
@@ -234,35 +205,36 @@ IN_PART = 500_000  # rows of a sweep of which only the best are kept that are he
 
 def _run_in_parts(job: Job, metrics: list[str], register, folder, workers: int, client, bar: _Progress, top: int) -> tuple[np.ndarray, pd.MultiIndex, int]:
     "Run a job part by part, and keep what is highest in the first metric; a part that is done is kept as its best, for the next call."
-    symbols, size = job.symbols, max(1, IN_PART // len(job.symbols))
+    symbols, size, count = job.symbols, max(1, IN_PART // len(job.symbols)), len(job.grid.valid)
     kept, best, resumed = _Kept(job, folder, [*symbols, f"best {top}"]), np.empty((0, 2 + len(metrics))), 0  # rows: position, symbol, metrics
-    for lo in range(0, len(job.grid.valid), size):
-        hi = min(lo + size, len(job.grid.valid))
+    apart = client is not None and job.cells is None  # nobody else needs the rows: a worker of the cluster sends the best of its part
+    size = min(size, group_size(count, client)) if apart else size
+    todo = []
+    for lo in range(0, count, size):
+        hi = min(lo + size, count)
         chunk = (f"best {top}", lo, hi)
         rows = kept.read(chunk, (min(top, (hi - lo) * len(symbols)), best.shape[1]))
+        if rows is None and apart:
+            todo.append(chunk)
+            continue
         if rows is None:
-            part = replace(job, grid=Grid(job.grid.values, job.grid.valid[lo:hi], 0))
-            found, again = _run(part, metrics, register, folder, workers, client, bar)
-            who = np.column_stack([np.repeat(np.arange(lo, hi), len(symbols)), np.tile(np.arange(len(symbols)), hi - lo)])
-            rows = _highest(np.column_stack([who, found.reshape(-1, len(metrics))]), top)
+            found, again = _run(part_of(job, lo, hi), metrics, register, folder, workers, client, bar)
+            rows = best_of(found, lo, top)
             kept.add(chunk, rows)
             kept.write()
         else:
             again = (hi - lo) * len(symbols)
             bar.advance(again)
-        best, resumed = _highest(np.vstack([best, rows]), top), resumed + again
+        best, resumed = highest_rows(np.vstack([best, rows]), top), resumed + again
+    for chunk, rows in finish_parts(job, todo, top, client):
+        kept.add(chunk, rows)
+        kept.write()
+        bar.advance((chunk[2] - chunk[1]) * len(symbols))
+        best = highest_rows(np.vstack([best, rows]), top)
     kept.remove()
     chosen = replace(job, grid=Grid(job.grid.values, job.grid.valid[best[:, 0].astype(np.int64)], 0))
     index = _index(chosen, symbols, best[:, 1].astype(np.int64))
     return best[:, 2:], index, resumed
-
-
-def _highest(rows: np.ndarray, top: int) -> np.ndarray:
-    "Return the rows that are highest in the third column, highest first; of equals the earlier, and what has no figure last."
-    worth = np.where(np.isnan(rows[:, 2]), -np.inf, rows[:, 2])
-    some = np.flatnonzero(worth >= np.partition(worth, len(worth) - top)[len(worth) - top]) if top < len(worth) else np.arange(len(worth))
-    return rows[some[np.lexsort((rows[some, 1], rows[some, 0], np.isnan(rows[some, 2]), -worth[some]))][:top]]
-
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
 def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict, periods: float | None, engine: str) -> Job:

@@ -96,7 +96,9 @@ def check_bars(
             raise BadInput(f"the field {wanted!r} is missing for {_some(lacking)}; this source may have closes only")
     at = [k for k, c in enumerate(bars.columns) if c[0] in PRICES]
     every = bars.to_numpy()
-    values = every[:, at] if every.dtype == float else bars.iloc[:, at].to_numpy(dtype=float)
+    values = bars.iloc[:, at].to_numpy(dtype=float) if every.dtype != float else every if len(at) == every.shape[1] else every[:, at]
+    if values.size and values.min() > (-np.inf if negative else 0.0) and values.max() < np.inf:  # plainly right; a missing price is not
+        return bars
     if not negative:
         _refuse(bars, at, values <= 0, "a price must be above zero")
     _refuse(bars, at, np.isinf(values), "a price must be finite")

@@ -64,7 +64,7 @@ def _sources(place: Workspace) -> tuple[tuple[int, ...], tuple[tuple[str, str], 
     return changed, tuple(sorted((k, os.environ[k]) for k in os.environ if k.startswith("CARNET_") and k != "CARNET_PORTFOLIO"))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _judged(place: Workspace, changed: tuple[int, ...], environ: tuple) -> tuple[Path | None, str]:
     "Judge the settings file once for each of its states, for every profile that it describes; a good one is kept."
     own, kept = place.settings or Path("settings.ini"), place.data / "ops" / "settings-last-good.ini"
@@ -85,7 +85,7 @@ def _judged(place: Workspace, changed: tuple[int, ...], environ: tuple) -> tuple
     return own, ""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _load(place: Workspace, profile: str | None, changed: tuple[int, ...], environ: tuple) -> Settings:
     "Read settings once for each state of their sources."
     file, _ = _judged(place, changed, environ)
@@ -98,7 +98,7 @@ def account_of(place: Workspace, profile: str | None = None) -> str:
     return f"{run.mode}-{run.profile}"
 
 # %% ../../nbs/13_services/15_workspace.ipynb #0210284f
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=128)  # one for each portfolio, or each question opens it anew
 def _ledger(path: Path, made: int):
     "Open a ledger for reading, once for each file."
     from trading.accounting.ledger import Ledger
@@ -138,7 +138,7 @@ def rests_on(part: str) -> None:
         parts.add(part)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _newest_events(place: Workspace, made: int) -> dict[str, int]:
     "Return where the newest events of a ledger are kept, once for each file."
     return {}
@@ -169,6 +169,7 @@ def ledger_for_reading(place: Workspace):
         shared_state()
         ledger, witness = _shared(os.environ["CARNET_LEDGER"]), database_witness(place.ledger, os.environ["CARNET_LEDGER"])
         check_head(witness, read_head(witness), ledger._table)
+        ledger.read_beside = witness
         return ledger
     if not has_ledger(place):
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
