@@ -43,7 +43,7 @@ run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile cry
 schedule: .venv/schedule.ok ## start the daily run and the other jobs of the settings when they are due; ARGS="--profile crypto" and the like are passed on
 	@$(BIN)/carnet schedule $(ARGS)
 
-serve: .venv/serve.ok ## serve API and dashboard on this machine; first `carnet users add NAME --role admin`
+serve: .venv/serve.ok ## serve API and dashboard on this machine; `carnet users add NAME --role admin` makes the first user
 	@$(BIN)/carnet serve $(ARGS)
 
 test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k report" and the like are passed on

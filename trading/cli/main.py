@@ -19,7 +19,8 @@ import click
 from ..core.errors import TradingError, damage_sentence, status_of
 
 # %% ../../nbs/17_cli/30_main.ipynb #c4c85aeb
-_SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prometheus_client", "psutil", "pyotp", "structlog", "webauthn")
+_SERVICE = ("argon2", "bokeh", "bokeh_fastapi", "cryptography", "httptools", "keyring", "panel", "param", "prometheus_client", "psutil", "pyotp", "structlog",
+            "uvloop", "webauthn", "zxcvbn")
 
 
 COMMANDS = {  # name → module and object; a module is imported when its command is asked for

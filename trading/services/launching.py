@@ -73,6 +73,8 @@ def begin_run(
     portfolio: Path | None = None,  # CSV file of holdings: a dry run on them
 ) -> Run:
     "Open a new daily run; holdings that cannot be read are refused before a folder is made.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nportfolio : Path | None, default None\n    CSV file of holdings: a dry run on them\n\nReturns\n-------\nRun"
+    if os.environ.get("PREFECT_API_URL"):  # it will be a flow run
+        require_prefect()
     text = _read_text(portfolio) if portfolio else None
     if portfolio and text is not None:
         from trading.services.holdings import is_statement, portfolio_csv
