@@ -1,13 +1,15 @@
-"""The daily job as a whole process: first time, warm, with a server running; its memory, its report, and the same numbers twice."""
+"""The daily job as a whole process: first time, warm, with a server running; its memory, its imports, its report, and the same numbers twice."""
 
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from trading.core.prefork import FIXED, python_command
@@ -55,6 +57,20 @@ def run(folder: Path, command: list[str] = CARNET) -> tuple[float, float]:
     return time.perf_counter() - begun, most / 1e9
 
 
+def say_imports(what: str, words: list[str], folder: Path) -> None:
+    "Say what a process imports, by `python -X importtime`, which makes an import half as dear again: all of it, and the packages that cost most."
+    done = subprocess.run([sys.executable, "-X", "importtime", *words], cwd=folder, env=os.environ | FIXED, capture_output=True, text=True)
+    found = re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", done.stderr, re.MULTILINE)
+    if done.returncode or not found:
+        raise SystemExit(done.stderr[-2000:])
+    say(f"imports of {what}, {len(found):,} modules", sum(int(t) for t, _ in found) / 1e6, "s")
+    share: Counter[str] = Counter()
+    for took, module in found:
+        share[module.partition(".")[0]] += int(took)
+    for package, took in share.most_common(8):
+        say(f"of which {package}, of {what}", took / 1e6, "s")
+
+
 def main() -> None:
     home = Path(tempfile.mkdtemp())
     try:
@@ -66,6 +82,8 @@ def main() -> None:
         seconds = {s.name: s.seconds for s in Run(home / "reports" / "2022-12-27_sample_3").record.stages}
         for name, value in seconds.items():
             say(f"of which stage {name}", value, "s")
+        say_imports("the kernel", ["-c", "from trading.pipeline.notebook_runner import import_for_kernel; import_for_kernel()"], home)
+        say_imports("the command", [*CARNET[1:], "run"], home)  # beside the kernel
         os.environ |= {"PREFECT_HOME": str(home / "data" / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         with own_server(home / "server.log"):
             served = statistics.median(run(home)[0] for _ in range(3))

@@ -5825,6 +5825,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'trading/pipeline/notebook_runner.py'),
                                                   'trading.pipeline.notebook_runner.Kernel._prepare': ( '12_pipeline/notebook_runner.html#kernel._prepare',
                                                                                                         'trading/pipeline/notebook_runner.py'),
+                                                  'trading.pipeline.notebook_runner.Kernel._wait_for_answer': ( '12_pipeline/notebook_runner.html#kernel._wait_for_answer',
+                                                                                                                'trading/pipeline/notebook_runner.py'),
                                                   'trading.pipeline.notebook_runner.Kernel.execute': ( '12_pipeline/notebook_runner.html#kernel.execute',
                                                                                                        'trading/pipeline/notebook_runner.py'),
                                                   'trading.pipeline.notebook_runner.Kernel.set_environment': ( '12_pipeline/notebook_runner.html#kernel.set_environment',

@@ -45,8 +45,8 @@ def receive(connection: socket.socket) -> tuple[dict, list[int]]:
     try:
         if len(head) < 4:
             raise EOFError("the other side is gone")
-        while len(data) < int.from_bytes(head, "big"):
-            if not (part := connection.recv(65_536)):
+        while left := int.from_bytes(head, "big") - len(data):  # no byte more: that is the next value's
+            if not (part := connection.recv(left)):
                 raise EOFError("the other side is gone")
             data += part
         return json.loads(data), files
@@ -73,7 +73,7 @@ def _relay(
         connection.connect(path)
         mask = os.umask(0o077)
         os.umask(mask)
-        send(connection, {"words": words, "folder": os.getcwd(), "environ": dict(os.environ), "python": sys.executable, "mask": mask}, (0, 1, 2))
+        send(connection, {"words": words, "code": os.path.abspath(__file__), "folder": os.getcwd(), "environ": dict(os.environ), "python": sys.executable, "mask": mask}, (0, 1, 2))
         ready = receive(connection)[0].get("ready")
     except (OSError, EOFError, ValueError):
         ready = False
@@ -159,6 +159,8 @@ class _Parent:
         theirs = read_early(request["environ"])
         if owner != os.getuid() or request["python"] != sys.executable or request["words"][0] not in ("-m", "-c"):
             return "not ours"
+        if request["code"] != os.path.abspath(__file__):
+            return "it runs with other code"
         if names := {k for k in theirs | self.early if theirs.get(k) != self.early.get(k)}:
             return f"these variables differ: {', '.join(sorted(names))}"
         return "files have changed" if _stamps() != self.stamps else ""

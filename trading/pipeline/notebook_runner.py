@@ -13,12 +13,13 @@ import os
 import queue
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,28 @@ class Kernel:
 
         return get_msg
 
+    def _wait_for_answer(self, seconds: float) -> None:
+        "Wait until the kernel answers and what it publishes is heard; Jupyter's own waiting listens for a while longer, in which nothing comes."
+        until = time.monotonic() + seconds
+        while True:
+            asked = self._client.kernel_info()
+            try:
+                while self._client.get_shell_msg(timeout=1)["parent_header"].get("msg_id") != asked:
+                    pass  # answers to what was asked before
+                while (said := self._client.get_iopub_msg(timeout=1))["parent_header"].get("msg_id") != asked or said["content"].get("execution_state") != "idle":
+                    pass  # the last that it publishes about this question
+                return
+            except queue.Empty:
+                if self._manager.provisioner.process.poll() is not None:
+                    raise RuntimeError("the kernel died before it answered") from None
+                if time.monotonic() > until:
+                    raise RuntimeError(f"the kernel did not answer within {seconds:g} seconds") from None
+
     def _prepare(self, imports: tuple[str, ...]) -> None:
         "Let the kernel import modules and forget every name, without waiting for it."
         stay = ["gc.freeze()"] if imports else []  # %reset looks for garbage after every notebook: not among what stays
+        if "matplotlib.pyplot" in imports:  # shown as an image when its cell ends: pyplot need not draw a picture besides, which nobody sees
+            stay += ["matplotlib.pyplot.switch_backend(matplotlib.get_backend())", "matplotlib.pyplot.uninstall_repl_displayhook()"]
         lines = "\n".join(["import gc; gc.set_threshold(200_000, 20, 20)", *(f"import {module}" for module in imports), *stay])
         self._client.execute(f"{lines}\n%reset -f", silent=True, store_history=False)
 
@@ -147,6 +167,11 @@ class Kernel:
 
     def __exit__(self, *_):
         self._client.stop_channels()
+        provisioner = self._manager.provisioner
+        if provisioner.process is not None and provisioner.pgid:  # Jupyter would look only a tenth of a second later whether it has ended
+            with suppress(OSError):
+                os.killpg(provisioner.pgid, signal.SIGKILL)
+            provisioner.process.wait()
         self._manager.shutdown_kernel(now=True)
         self._out.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
@@ -166,7 +191,7 @@ class Kernel:
         _register_engine()
         output.parent.mkdir(parents=True, exist_ok=True)
         if not self._answers:
-            self._client.wait_for_ready(timeout=120)
+            self._wait_for_answer(120)
             self._answers = True
         late = threading.Event()
         try:
