@@ -441,3 +441,28 @@ def test_a_person_runs_deposits_and_looks_and_an_altered_digit_changes_no_answer
     again = command(tmp_path, "book", "deposit", "1")
     assert "is not as it was written" in again.stderr and "is not as it was written" not in command(tmp_path, "performance").stderr
     assert Ledger(path).verify_folds(account) == []
+
+
+def test_a_process_that_began_before_an_update_keeps_nothing_in_the_name_of_the_new_code(tmp_path):
+    shutil.copytree(Path(fold_snapshot.__file__).parents[1], tmp_path / "trading", ignore=shutil.ignore_patterns("__pycache__"))
+    ledger = grown(tmp_path / "l.sqlite")
+    script = """
+import pathlib, sys
+sys.path.insert(0, ".")
+from trading.accounting.ledger import Ledger
+if sys.argv[1] == "update":
+    file = pathlib.Path("trading/accounting/account_book.py")
+    file.write_text(file.read_text() + "# another version\\n")
+Ledger.keep_every = 1
+print(Ledger("l.sqlite").cash("mine"))
+"""
+    run, env = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(tmp_path)}
+    said = [subprocess.run([*run, how], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout for how in ("update", "after")]
+    file, old = fold_file(ledger.path, "mine"), []
+    new = orjson.loads(file.read_bytes().partition(b"\n")[0])["code"]
+    file.unlink()
+    shutil.copy(Path(fold_snapshot.__file__).parent / "account_book.py", tmp_path / "trading" / "accounting" / "account_book.py")
+    for how in ("update", "nothing"):  # the first has the code of before in its memory
+        subprocess.run([*run, how], cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL)
+        old.append(orjson.loads(file.read_bytes().partition(b"\n")[0])["code"])
+    assert said[0] == said[1] and old[0] != new and old[1] == new

@@ -95,6 +95,9 @@ def fold_code() -> str:  # 16 hexadecimal characters; empty: the code cannot be 
         return ""
 
 
+fold_code()  # asked while the code is loaded: later the files may be those of an update, and this process still the one before
+
+
 def fold_file(
     beside: Path,  # the ledger's file, or where its last event is remembered
     account: str,

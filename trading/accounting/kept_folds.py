@@ -9,6 +9,7 @@ __all__ = ['MANY', 'COMMUTES', 'ENTERED', 'thin_out', 'KeptFolds']
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from heapq import merge
@@ -24,6 +25,7 @@ from .event_kinds import MONEY_KINDS, OTHER_KINDS, event_place, read_ratio, scal
 from .event_log import EventLog
 from .fold_snapshot import code_of, fold_file, from_form, plain_form, read_folds, tally_form, tally_from, write_folds
 from .replay import prefetch_one, read_fills, roll_forward
+from ..core.errors import TradingError
 from ..core.types import ZERO
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +103,8 @@ class KeptFolds(EventLog):
         before = " ".join(name.split(" ")[:2]) + " "
         lines = {other: text for other, text in lines.items() if not (name.startswith("fold ") and other.startswith(before))} | {name: line}
         self._stored[account] = end, lines = max(end, seq), lines
-        write_folds(fold_file(self.beside, account), account, (end, self._hash_of(end)), lines)
+        with suppress(TradingError):  # a page of the ledger that cannot be read is told to who needs it
+            write_folds(fold_file(self.beside, account), account, (end, self._hash_of(end)), lines)
 
     def _tally(self, account: str) -> tuple[int, tuple, BookBuilder]:
         "Return the kept sums with what is new; whoever asks holds the lock as long as it reads them, for the next one adds to the same."

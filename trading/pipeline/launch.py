@@ -150,10 +150,12 @@ def prepare_prefect(
 
 def import_prefect() -> None:
     "Import what of Prefect a daily run needs; for a parent that runs are forked from."
-    import importlib
+    import importlib.util
 
     from trading.pipeline.notebook_runner import ease_imports
 
+    if importlib.util.find_spec("prefect") is None:  # the extra 'schedule' brings it; a run that names a server says so
+        return
     ease_imports()
     for name in ("main", "artifacts", "cache_policies", "client.orchestration", "flow_engine", "runtime", "task_engine"):
         importlib.import_module(f"prefect.{name}")
