@@ -228,6 +228,29 @@ def test_whatever_is_wrong_with_the_file_the_answer_is_right_and_it_is_told(tmp_
         assert seen[0] < 30  # the writer has mended it
 
 
+def test_what_is_not_believed_is_told_once_and_gone_with_the_next_writer_also_while_there_is_little_to_keep(tmp_path, caplog):
+    ledger = grown(tmp_path / "l.sqlite")  # far fewer events than are worth a file
+    right, file = slowly(ledger, NOW), fold_file(ledger.path, "mine")
+    ledger.close()
+    file.write_bytes(b"no sums of ours")
+    for readonly, warned in ((True, 1), (False, 1), (False, 0), (True, 0)):  # who only reads leaves it
+        caplog.clear()
+        same(ask(opened := Ledger(tmp_path / "l.sqlite", readonly=readonly), NOW), right)
+        opened.close()
+        assert caplog.text.count("is not used, and every event is added up again") == warned and file.exists() == (readonly and warned == 1)
+
+
+def test_a_key_that_is_made_later_is_no_alteration(tmp_path, often, caplog):
+    ledger = grown(tmp_path / "l.sqlite")
+    right = ask(ledger, NOW)
+    ledger.close()
+    assert fold_file(ledger.path, "mine").exists()
+    make_evidence_key(tmp_path, 1, key=b"k" * 32, begun=True)
+    with caplog.at_level("WARNING"):
+        same(ask(Ledger(tmp_path / "l.sqlite", readonly=True), NOW), right)
+    assert caplog.text == ""
+
+
 def test_a_ledger_that_was_restored_or_shortened_is_added_up_from_its_own_events(tmp_path, often, caplog):
     ledger = grown(tmp_path / "l.sqlite")
     ledger._db.execute("pragma wal_checkpoint(truncate)")
@@ -299,7 +322,7 @@ def test_a_full_disk_or_a_folder_that_may_not_be_written_stops_nothing(tmp_path,
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        mine = f".{os.getpid()}.{get_ident()}"
+        mine = f".{os.getpid()}.{get_ident()}.part"
         only_mine = lambda path, *more: full() if str(path).endswith(mine) else opening(path, *more)  # noqa: E731
         patch.setattr(fold_snapshot.os, what, only_mine if what == "open" else full)
         same(ask(ledger, NOW), slowly(ledger, NOW))

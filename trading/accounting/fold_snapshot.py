@@ -106,6 +106,12 @@ def fold_file(
     return beside.with_name(f"{beside.name}.{hashlib.sha256(account.encode()).hexdigest()[:8]}.folds")
 
 
+def _key_of(folder: Path) -> str:
+    "Return the name of the key with which files of a data folder are sealed; empty: there is none."
+    key = read_evidence_key(folder)
+    return hashlib.sha256(b"folds " + key.key).hexdigest()[:16] if key else ""
+
+
 def _seal(folder: Path, head: Mapping[str, Any], body: bytes) -> str:
     "Return the seal of a file in a data folder."
     key = read_evidence_key(folder)
@@ -122,8 +128,9 @@ def write_folds(
     "Write the sums of an account, whole or not at all; a file that is lost with the power is made anew, so the disk is not waited for.\n\nParameters\n----------\npath : Path\naccount : str\nend : tuple[int, str]\n    number and hash of the last event that any of it knows\nlines : Mapping[str, bytes]\n    name → sums as JSON, without a line break\n\nReturns\n-------\nbool\n    False: it could not be written; that is logged, and nothing else"
     head = {"format": FOLD_FORMAT, "account": account, "seq": end[0], "hash": end[1], "code": fold_code()}
     body = b"\n".join(orjson.dumps(name) + b"\t" + line for name, line in lines.items())
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
+        head["key"] = _key_of(path.parent)
         content = orjson.dumps(head | {"seal": _seal(path.parent, head, body)}) + b"\n" + body
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
             target.write(content)
@@ -166,6 +173,8 @@ def _read(path: Path, account: str, hash_of: Callable[[int], str]) -> tuple[str,
     seal = head.pop("seal")
     if head["format"] != FOLD_FORMAT or head["code"] != fold_code():
         return "was written by another version", logging.INFO, 0, {}
+    if head["key"] != _key_of(path.parent):
+        return "was sealed with another key", logging.INFO, 0, {}
     if seal != _seal(path.parent, head, body):
         return "is not as it was written", logging.WARNING, 0, {}
     if head["account"] != account or not head["hash"] or hash_of(head["seq"]) != head["hash"]:

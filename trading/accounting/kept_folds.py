@@ -10,6 +10,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from heapq import merge
@@ -77,6 +78,9 @@ class KeptFolds(EventLog):
         "Take up what was written down under a name; `build` makes it of the number of its last event and its form."
         if account not in self._stored:
             self._stored[account] = read_folds(fold_file(self.beside, account), account, self._hash_of) if self.beside else (0, {})
+            if self.beside and not self.readonly and not self._stored[account][0]:
+                with suppress(OSError):  # what is not believed is told once, not by every command until there is enough to write again
+                    fold_file(self.beside, account).unlink(missing_ok=True)
         if (line := self._stored[account][1].get(name)) is None:
             return None
         try:
