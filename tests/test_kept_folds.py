@@ -240,6 +240,38 @@ def test_what_is_not_believed_is_told_once_and_gone_with_the_next_writer_also_wh
         assert caplog.text.count("is not used, and every event is added up again") == warned and file.exists() == (readonly and warned == 1)
 
 
+def test_what_another_process_writes_while_all_marks_are_read_is_counted_once_and_raises_no_alarm(tmp_path, often, monkeypatch):
+    writer = Ledger(tmp_path / "l.sqlite")
+    writer.open_account("mine", "USD", D(1000), START)
+    hour = lambda n: START + timedelta(hours=n)  # noqa: E731
+
+    def mark(when: datetime, equity: int, paid: int) -> None:
+        sums = dict.fromkeys(("realised", "unrealised", "fees", "income"), "0")
+        both = {"equity": str(equity), "cash": str(equity), "paid_in": str(paid), "contributed": str(paid)}
+        writer.append(Event("equity", "mine", when, sums | both | {"prices": {}}))
+
+    def deposit(when: datetime) -> None:
+        writer.append(Event("deposit", "mine", when, {"amount": "1000", "id": f"{when}"}))
+
+    mark(hour(1), 1000, 1000), mark(hour(3), 1100, 1000)
+    reading, anew = Ledger(tmp_path / "l.sqlite"), Ledger.history_anew
+
+    def slowly_read(ledger, *given, **more):
+        found = anew(ledger, *given, **more)
+        deposit(hour(4 + len(writer.events("mine", "deposit"))))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "history_anew", slowly_read)
+        reading.equity_history("mine")
+    mark(hour(12), 2310, 2000)
+    right = writer.history_anew("mine")[0]["unit"].tolist()
+    assert reading.equity_history("mine")["unit"].tolist() == Ledger(tmp_path / "l.sqlite").equity_history("mine")["unit"].tolist() == right
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "history_anew", lambda ledger, *given, **more: (anew(ledger, *given, **more), mark(hour(20), 2400, 2000))[0])
+        assert Ledger(tmp_path / "l.sqlite").verify_folds("mine") == []
+
+
 def test_a_key_that_is_made_later_is_no_alteration(tmp_path, often, caplog):
     ledger = grown(tmp_path / "l.sqlite")
     right = ask(ledger, NOW)

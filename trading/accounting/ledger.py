@@ -199,10 +199,12 @@ class Ledger(KeptFolds):
         return {when: (Decimal(marks[when][1]["equity"]), Decimal(data["equity"])) for when, data in stale.items()}
 
     def flows(
-        self, account: str,
+        self,
+        account: str,
+        upto: int | None = None,  # number of the last event that counts
     ) -> list[tuple[datetime, float]]:  # UTC and worth, account currency; below zero: it left
-        "Return what came into the account and what left it, as it happened.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[tuple[datetime, float]]\n    UTC and worth, account currency; below zero: it left"
-        return [(datetime.fromisoformat(when), float(flow_worth(kind, data))) for _, kind, when, data in self._rows(account, kinds=FLOWS)]
+        "Return what came into the account and what left it, as it happened.\n\nParameters\n----------\naccount : str\nupto : int | None, default None\n    number of the last event that counts\n\nReturns\n-------\nlist[tuple[datetime, float]]\n    UTC and worth, account currency; below zero: it left"
+        return [(datetime.fromisoformat(when), float(flow_worth(kind, data))) for _, kind, when, data in self._rows(account, upto=upto, kinds=FLOWS)]
 
     def equity_history(
         self,
@@ -239,9 +241,9 @@ class Ledger(KeptFolds):
         return kept
 
     def _marks_anew(self, account: str, end: int) -> MarkFold:
-        "Read all marks."
-        history, data = self.history_anew(account)
-        return MarkFold(end, history, self.flows(account), data)
+        "Read all marks up to an event: what another process writes meanwhile is new at the next question."
+        history, data = self.history_anew(account, upto=end)
+        return MarkFold(end, history, self.flows(account, end), data)
 
     def standing(
         self,
@@ -262,23 +264,26 @@ class Ledger(KeptFolds):
         return float(series.iloc[-1]), float(series.max()), float((before if len(before) else series[:1]).iloc[-1])
 
     def history_anew(
-        self, account: str, more: Mapping[str, dict] | None = None,
+        self,
+        account: str,
+        more: Mapping[str, dict] | None = None,
+        upto: int | None = None,  # number of the last event that counts
     ) -> tuple["pd.DataFrame", dict | None]:  # as `equity_history`; the data of the last mark
-        "Read every mark: what the kept ones are held against.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n\nReturns\n-------\ntuple['pd.DataFrame', dict | None]\n    as `equity_history`; the data of the last mark"
-        marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
-        data = {when: d for when, (_, d) in sorted(marks.items())} | self.stale_marks(account, marks) | dict(more or {})
+        "Read every mark: what the kept ones are held against.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\nupto : int | None, default None\n    number of the last event that counts\n\nReturns\n-------\ntuple['pd.DataFrame', dict | None]\n    as `equity_history`; the data of the last mark"
+        marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"], upto=upto)}
+        data = {when: d for when, (_, d) in sorted(marks.items())} | self.stale_marks(account, marks, upto) | dict(more or {})
         last = data[max(data)] if data else None
         frame = mark_table(data)
-        return frame.join(unit_values(frame, self.flows(account))), last
+        return frame.join(unit_values(frame, self.flows(account, upto))), last
 
-    def stale_marks(self, account: str, marks: Mapping[str, tuple[int, dict]]) -> dict[str, dict]:  # by time, valued anew
-        "Return the marks behind an event that was written later than they were.\n\nParameters\n----------\naccount : str\nmarks : Mapping[str, tuple[int, dict]]\n\nReturns\n-------\ndict[str, dict]\n    by time, valued anew"
+    def stale_marks(self, account: str, marks: Mapping[str, tuple[int, dict]], upto: int | None = None) -> dict[str, dict]:  # by time, valued anew
+        "Return the marks behind an event that was written later than they were.\n\nParameters\n----------\naccount : str\nmarks : Mapping[str, tuple[int, dict]]\nupto : int | None, default None\n\nReturns\n-------\ndict[str, dict]\n    by time, valued anew"
         since, earliest, newest = min((seq for seq, _ in marks.values()), default=0), "", ""
         known = iter(sorted((seq, when) for when, (seq, _) in marks.items()))
         mark = next(known, None)
-        corrected = [(seq, int(orjson.loads(text)["corrects"])) for seq, text in self._table.select(("seq", "data"), account, ["correction"], after=since)] if marks else []
+        corrected = [(seq, int(orjson.loads(text)["corrects"])) for seq, text in self._table.select(("seq", "data"), account, ["correction"], after=since, upto=upto)] if marks else []
         moved = [(seq, next(iter(self._table.select(("timestamp",), account, after=n - 1, upto=n)))[0]) for seq, n in corrected]
-        for seq, when in merge(self._table.select(("seq", "timestamp"), account, MONEY_KINDS, after=since), moved) if marks else ():
+        for seq, when in merge(self._table.select(("seq", "timestamp"), account, MONEY_KINDS, after=since, upto=upto), moved) if marks else ():
             while mark and mark[0] < seq:
                 newest, mark = max(newest, mark[1]), next(known, None)
             if when <= newest:  # a mark was written before it, and is of then or later
@@ -286,7 +291,7 @@ class Ledger(KeptFolds):
         if not earliest:
             return {}
         moments = [(when, {s: Decimal(p) for s, p in d["prices"].items()}) for when, (_, d) in sorted(marks.items()) if "prices" in d and when >= earliest]
-        return dict(value_history(account, self._rows(account), moments))
+        return dict(value_history(account, self._rows(account, upto=upto), moments))
 
     def verify_folds(
         self,
@@ -346,8 +351,9 @@ class Ledger(KeptFolds):
         "Tell whether kept marks, with what was written since, are those that all events come to."
         import numpy as np
 
-        kept, slow = MarkFold.of_form(seq, form), self.history_anew(account)[0]
-        rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*MONEY_KINDS, "equity", "correction"], None, None, seq)
+        kept, end = MarkFold.of_form(seq, form), self._table.end()[0]  # what is written while this looks is in neither
+        slow = self.history_anew(account, upto=end)[0]
+        rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*MONEY_KINDS, "equity", "correction"], None, None, seq, end)
         if not kept.take((n, kind, when, orjson.loads(data)) for n, kind, when, data in rows) or kept.stale:
             return True  # something came late: they are not gone on with
         fast = kept.frame()
