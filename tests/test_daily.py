@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -279,6 +280,28 @@ def test_a_typed_run_is_forked_by_a_service_that_keeps_a_process_ready_and_is_a_
     tasks = {t["name"]: t["state_type"] for t in ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [flow["id"]]}}})}
     assert flow["state_type"] == "COMPLETED" and tasks == dict.fromkeys(STAGES, "COMPLETED")
     assert refused.returncode == 1 and "nowhere" in refused.stderr, "a parent with other variables does not fork it, and it does its work itself"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks what has imported libraries")
+def test_a_typed_run_beside_a_service_is_the_command_that_was_typed_and_ctrl_c_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    command, alone = [Path(sys.executable).with_name("carnet"), "run"], {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
+    (tmp_path / "click.py").write_text("raise SystemExit('a file of the folder that one stands in')")  # a command never imports from there
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell script starts a service in the background
+    try:
+        with runs_ready(tmp_path) as place:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            wait_until(Path(place).exists, 300)
+            for environ in (alone, alone | {"LC_ALL": "C"}):  # forked; and refused, so that the process does its work itself
+                refused = subprocess.run([*command, "--profile", "nowhere"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
+                assert refused.returncode == 1 and "nowhere" in refused.stderr and "stands in" not in refused.stderr, refused.stderr
+            process = subprocess.Popen(command, cwd=tmp_path, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            wait_until(lambda: process.poll() is not None or list(tmp_path.glob("reports/*/run.json")))
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=300)[0]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.returncode == 130 and "interrupted; what was finished is kept" in said, said
 
 
 @pytest.mark.parametrize("profile", ["crypto", "forex", "etf"])

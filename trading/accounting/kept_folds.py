@@ -10,7 +10,6 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from heapq import merge

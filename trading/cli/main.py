@@ -101,7 +101,8 @@ class CarnetGroup(click.Group):
         if args is None and sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
             from trading.core.prefork import FIXED, hand_over
 
-            hand_over("from trading.cli.main import main; main(prog_name='carnet')", sys.argv[1:], FIXED)
+            program = "import sys; sys.path[:] = [p for p in sys.path if p]; from trading.cli.main import main; main(prog_name='carnet')"
+            hand_over(program, sys.argv[1:], FIXED)  # without the folder one stands in, which a command has not on its path
         return super().main(args, *more, **named)
 
     def invoke(self, ctx: click.Context):

@@ -73,7 +73,9 @@ def _relay(
         connection.connect(path)
         mask = os.umask(0o077)
         os.umask(mask)
-        send(connection, {"words": words, "code": os.path.abspath(__file__), "folder": os.getcwd(), "environ": dict(os.environ), "python": sys.executable, "mask": mask}, (0, 1, 2))
+        ignored = [name for name in _PASSED_ON if signal.getsignal(getattr(signal, name)) == signal.SIG_IGN]  # by nohup, for example
+        send(connection, {"words": words, "code": os.path.abspath(__file__), "folder": os.getcwd(), "environ": dict(os.environ), "python": sys.executable, "mask": mask,
+                          "ignored": ignored}, (0, 1, 2))
         ready = receive(connection)[0].get("ready")
     except (OSError, EOFError, ValueError):
         ready = False
@@ -85,7 +87,7 @@ def _relay(
         pid = receive(connection)[0]["pid"]
     except (OSError, EOFError, ValueError):
         sys.exit("the process that keeps kernels ready ended at this moment; start again")  # whatever it began is not begun twice
-    for name in _PASSED_ON:
+    for name in set(_PASSED_ON) - set(ignored):
         signal.signal(getattr(signal, name), lambda number, _: _pass_on(pid, number))
     starter = int(os.environ.get("JPY_PARENT_PID", 0))  # a kernel ends with whoever started it
     while not select.select([connection], [], [], 1.0)[0]:
@@ -266,6 +268,9 @@ def become(
         os.close(file)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=stream.isatty() or stream is sys.stderr)
+    for name in _PASSED_ON if "ignored" in request else ():  # as whoever asks has them, not as the service was started
+        usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(getattr(signal, name), signal.SIG_IGN if name in request["ignored"] else usual)
     os.umask(request["mask"])
     os.chdir(request["folder"])
     os.environ.clear()
