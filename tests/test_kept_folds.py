@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from test_data_postgres import server  # noqa: F401
 from test_growth import START, entered_slowly, one_more, standing_slowly
 
-from trading.accounting import fold_snapshot
+from trading.accounting import fold_snapshot, kept_folds
 from trading.accounting.account_book import fill_event, fold_book
 from trading.accounting.fold_snapshot import fold_file, read_folds, write_folds
 from trading.accounting.kept_folds import thin_out
@@ -270,6 +270,55 @@ def test_what_another_process_writes_while_all_marks_are_read_is_counted_once_an
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "history_anew", lambda ledger, *given, **more: (anew(ledger, *given, **more), mark(hour(20), 2400, 2000))[0])
         assert Ledger(tmp_path / "l.sqlite").verify_folds("mine") == []
+
+
+@pytest.mark.parametrize("when", ["between two questions", "between two blocks"])
+def test_what_another_process_writes_while_sums_are_added_up_is_missed_by_nobody(tmp_path, often, monkeypatch, when):
+    writer, at = Ledger(tmp_path / "l.sqlite"), lambda n: START + timedelta(minutes=n)
+    writer.open_account("mine", "USD", D(1000), START)
+    writer.append(Event("deposit", "mine", START, {"amount": "500", "id": "d"}))
+
+    def trade(first: int, last: int) -> None:
+        writer.append([fill_event(Fill(f"t{k}", f"c{k}", "X", ("sell", "buy")[k % 2], D(1), D(100), D(0), at(k + 1)), "mine", "paper")
+                       for k in range(first, last)])
+
+    def meanwhile() -> None:
+        writer.append(Event("correction", "mine", at(500), {"corrects": 3, "note": "x", "id": "k"}))
+        trade(204, 205)
+
+    trade(0, 3)
+    reading, waiting = Ledger(tmp_path / "l.sqlite"), [meanwhile]
+    if when == "between two questions":
+        reading.book("mine")
+        trade(3, 4)
+        table, count = reading._table._table, reading._table._table.count
+
+        def counted(*given, **more):
+            found = count(*given, **more)
+            if waiting and "correction" in (given[1] if len(given) > 1 else ()):
+                waiting.pop()()
+            return found
+
+        monkeypatch.setattr(table, "count", counted)
+    else:
+        monkeypatch.setattr(kept_folds, "MANY", 50)
+        trade(3, 200)
+        blocks = reading._blocks
+
+        def handed(*given):
+            for number, block in enumerate(blocks(*given)):
+                yield block
+                if number == 1 and waiting:
+                    waiting.pop()()
+
+        monkeypatch.setattr(reading, "_blocks", handed)
+    reading.book("mine")
+    assert not waiting
+    trade(210, 211)
+    bare = Ledger(tmp_path / "l.sqlite", readonly=True)
+    bare.witness = None
+    fresh = Ledger(tmp_path / "l.sqlite")
+    assert reading.book("mine") == fresh.book("mine") == bare.book("mine") and fresh.verify_folds("mine") == []
 
 
 def test_a_key_that_is_made_later_is_no_alteration(tmp_path, often, caplog):

@@ -5592,6 +5592,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'trading/pipeline/kept_forecasts.py')},
             'trading.pipeline.launch': { 'trading.pipeline.launch._end_server': ( '12_pipeline/launch.html#_end_server',
                                                                                   'trading/pipeline/launch.py'),
+                                         'trading.pipeline.launch._has_prefect': ( '12_pipeline/launch.html#_has_prefect',
+                                                                                   'trading/pipeline/launch.py'),
                                          'trading.pipeline.launch._kept': ('12_pipeline/launch.html#_kept', 'trading/pipeline/launch.py'),
                                          'trading.pipeline.launch._wait_for': ( '12_pipeline/launch.html#_wait_for',
                                                                                 'trading/pipeline/launch.py'),

@@ -112,7 +112,7 @@ class KeptFolds(EventLog):
     def _tally(self, account: str) -> tuple[int, tuple, BookBuilder]:
         "Return the kept sums with what is new; whoever asks holds the lock as long as it reads them, for the next one adds to the same."
         kept = self._tallies.pop(account, None) or self._take(account, "sums", partial(self._sums, account))
-        made = self._tallies[account] = self._add_up(account, kept, None, None)
+        made = self._tallies[account] = self._add_up(account, kept, None, self._table.end()[0])  # what is written meanwhile is new at the next question
         anew = kept is None or made[2] is not kept[2]
         if anew:
             self._past.pop(account, None)

@@ -230,8 +230,8 @@ class Ledger(KeptFolds):
         if kept is None or not kept.take((seq, kind, when, orjson.loads(data)) for seq, kind, when, data in rows):
             kept = self._marks_anew(account, end)
         elif kept.stale and "prices" in kept.data:  # something happened at the moment of the last mark
-            _, place, tally = self._tally(account)
-            if place[0] > kept.last:
+            seq, place, tally = self._tally(account)
+            if place[0] > kept.last or seq > end:
                 kept = self._marks_anew(account, end)
             elif value := value_of(tally, {s: Decimal(p) for s, p in kept.data["prices"].items()}):
                 kept.revalue(value)

@@ -50,6 +50,8 @@ def make_grid(
     trade: Mapping[str, Any] | None = None,  # rules that hold for every combination
 ) -> Grid:
     "Combine all values and leave out what makes no sense.\n\nParameters\n----------\nstrategy : Strategy\n    gives the parameters that the grid does not name\ngrid : Mapping[str, Iterable]\n    values by parameter of the strategy, or by a field of `TradeRules`\ntrade : Mapping[str, Any] | None, default None\n    rules that hold for every combination\n\nReturns\n-------\nGrid"
+    if single := [f"{name}: {v!r}" for name, v in grid.items() if isinstance(v, str) or not isinstance(v, Iterable)]:
+        raise BadInput(f"the grid needs a list of values for each parameter, and has {single[0]}; write it in brackets")
     values = {name: list(v) for name, v in grid.items()}
     known = strategy.get_params()
     if lacking := [repr(n) for n in values if not values[n]] or (["any parameter"] if not values else []):

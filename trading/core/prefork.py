@@ -341,11 +341,18 @@ def hand_over(
     environ: Mapping[str, str],  # variables that it needs besides
 ) -> None:
     "Let a parent that is ready fork what this process is about to do, and stand in its place; return where this process does it itself.\n\nParameters\n----------\nprogram : str\n    what Python is given after '-c'\nwords : Sequence[str]\n    its arguments\nenviron : Mapping[str, str]\n    variables that it needs besides"
-    if os.environ.pop(_HANDED, "") or is_forked():  # the parent refused, or did it
+    if added := os.environ.pop(_HANDED, ""):
+        if not is_forked():  # the parent refused: this is what was typed, with the variables that it had
+            import time
+
+            for name in added.split():
+                os.environ.pop(name, None)
+            time.tzset()
         return
     command = python_command("-c", program, *words)
     if command[1] == "-IS":
-        os.execve(command[0], command, os.environ | environ | {_HANDED: "1"})  # noqa: S606  our own relay
+        added = " ".join(k for k in environ if k not in os.environ) or "-"
+        os.execve(command[0], command, environ | os.environ | {_HANDED: added})  # noqa: S606  our own relay
 
 
 @contextlib.contextmanager

@@ -110,12 +110,17 @@ def run_daily(
     return run
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #ce266b03
-def require_prefect() -> None:
-    "Raise where Prefect is not installed, in one sentence that says what brings it."
+def _has_prefect() -> bool:
+    "Tell whether Prefect is installed; our folder prefect/ is a package without a file to those who work in a checkout."
     from importlib.util import find_spec
 
-    found = find_spec("prefect")  # our folder prefect/ is a package without a file to those who work in a checkout
-    if found is None or found.origin is None:
+    found = find_spec("prefect")
+    return found is not None and found.origin is not None
+
+
+def require_prefect() -> None:
+    "Raise where Prefect is not installed, in one sentence that says what brings it."
+    if not _has_prefect():
         raise MissingData("Prefect is not installed, which schedules and flows need; 'make schedule' or pip install 'carnet[schedule]' brings it")
 
 
@@ -150,11 +155,11 @@ def prepare_prefect(
 
 def import_prefect() -> None:
     "Import what of Prefect a daily run needs; for a parent that runs are forked from."
-    import importlib.util
+    import importlib
 
     from trading.pipeline.notebook_runner import ease_imports
 
-    if importlib.util.find_spec("prefect") is None:  # the extra 'schedule' brings it; a run that names a server says so
+    if not _has_prefect():  # the extra 'schedule' brings it; a run that names a server says so
         return
     ease_imports()
     for name in ("main", "artifacts", "cache_policies", "client.orchestration", "flow_engine", "runtime", "task_engine"):
