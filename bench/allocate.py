@@ -12,7 +12,8 @@ import pandas as pd
 
 from trading.core.datasets import sample_bars
 from trading.portfolio.constraints import resolve_limits
-from trading.portfolio.mean_risk import MeanRisk
+from trading.portfolio.hierarchical import HierarchicalRiskParity
+from trading.portfolio.mean_risk import MeanRisk, RiskParity
 from trading.portfolio.policies import policy
 from trading.portfolio.rolling import policy_history, rolling_weights
 from trading.portfolio.solvers import solve_quadratic
@@ -86,6 +87,40 @@ def rolling(returns: pd.DataFrame, risk: str) -> None:
     report(f"rolling {risk}, {SOLVES} fits, 20 assets", mine, "s", "skfolio WalkForward", skfolio / 24 * SOLVES)
 
 
+def single(returns: pd.DataFrame) -> None:
+    "One fit each of what has no closed form, 20 assets with caps, against riskfolio."
+    import riskfolio
+
+    last, size = returns.iloc[-504:], returns.shape[1]
+    held = pd.Series(1 / size, returns.columns)
+    caps = {"ainequality": np.eye(size), "binequality": np.full((size, 1), CAP)}
+
+    def theirs(**more) -> riskfolio.Portfolio:
+        made = riskfolio.Portfolio(returns=last)
+        made.assets_stats(method_mu="hist", method_cov="hist")
+        for name, value in (caps | more).items():
+            setattr(made, name, value)
+        return made
+
+    def hierarchy() -> pd.DataFrame:
+        tree = riskfolio.HCPortfolio(returns=last, w_max=pd.Series(CAP, returns.columns))
+        return tree.optimization(model="HRP", codependence="pearson", rm="MV", linkage="ward", leaf_order=True)
+
+    turnover = {"upperlng": CAP, "allowTO": True, "turnover": 0.05, "benchweights": held.to_frame()}
+    pairs = {
+        "risk parity with caps": (RiskParity(bounds=(0, CAP), covariance="sample"), lambda: theirs().rp_optimization(rm="MV", hist=True)),
+        "hierarchical risk parity with caps": (HierarchicalRiskParity(bounds=(0, CAP)), hierarchy),
+        "CVaR with turnover": (MeanRisk(risk="CVaR", bounds=(0, CAP), solver="direct", max_turnover=0.1),
+                               lambda: theirs(**turnover).optimization(model="Classic", rm="CVaR", obj="MinRisk", hist=True)),
+    }
+    for name, (ours, rival) in pairs.items():
+        with contextlib.redirect_stdout(io.StringIO()):
+            ours.fit(last, current=held), rival()
+            mine, _ = seconds(lambda ours=ours: ours.fit(last, current=held), 9)
+            other, _ = seconds(rival)
+        report(f"{name}, 20 assets, one fit", mine, "s", "riskfolio", other, asked_for=30)
+
+
 def many_assets(size: int = 500) -> None:
     "One mean-variance solve of many assets, against PyPortfolioOpt where it is installed."
     rng = np.random.default_rng(1)
@@ -124,6 +159,7 @@ if __name__ == "__main__":
     close = sample_bars("stocks")["close"]
     rolling(close.pct_change().iloc[1:], "MV")
     rolling(close.pct_change().iloc[1:], "CVaR")
+    single(close.pct_change().iloc[1:])
     many_assets()
     history(close.iloc[-(504 + 1260) :])
     importing()

@@ -47,6 +47,24 @@ def main() -> None:
         say(f"forecast: coverage of the 90 % interval, {horizon} bars, held out", row["coverage_90"], "share", "nominal", 0.9)
         say(f"forecast: rmse, {horizon} bars, held out", row["rmse"], "log return", f"naive ({row['rival']})", round(row["rmse_naive"], 4))
     more(bars, model)
+    hundred()
+
+
+def hundred() -> None:
+    "A hundred assets, ten years, three horizons: fits, a day's prediction, and what explains it."
+    from scale import market
+
+    from trading.forecast.estimators import make_estimator
+    from trading.forecast.explain import explain
+    from trading.forecast.forecaster import HorizonForecaster
+
+    bars = market(100, 2520)[["close"]]
+    for name, most in (("ridge", 30), ("boosting", 90)):
+        made, start = HorizonForecaster(make_estimator(name, n_jobs=2)), time.perf_counter()
+        made.fit(bars)
+        say(f"forecast: fit {name}, 100 assets x 2,520 days x 3 horizons", time.perf_counter() - start, "s", "asked for", most)
+        say(f"forecast: {name} predicts a day of 100 assets", median_time(lambda made=made: made.predict(bars.iloc[-600:])), "s", "asked for", 0.1)
+        say(f"forecast: {name}'s day of 100 assets explained", median_time(lambda made=made: explain(made, bars.iloc[-600:])), "s", "asked for", 1)
 
 
 def thirty_assets():

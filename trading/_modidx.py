@@ -6594,6 +6594,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/portfolio/solvers.py'),
                                            'trading.portfolio.solvers._simplex': ( '07_portfolio/solvers.html#_simplex',
                                                                                    'trading/portfolio/solvers.py'),
+                                           'trading.portfolio.solvers._solve_program': ( '07_portfolio/solvers.html#_solve_program',
+                                                                                         'trading/portfolio/solvers.py'),
                                            'trading.portfolio.solvers._solve_some': ( '07_portfolio/solvers.html#_solve_some',
                                                                                       'trading/portfolio/solvers.py'),
                                            'trading.portfolio.solvers._solve_whole': ( '07_portfolio/solvers.html#_solve_whole',

@@ -288,6 +288,8 @@ def closest_weights(
     current: np.ndarray,  # weights held now, by asset
 ) -> np.ndarray:  # weights by asset
     "Return weights within the limits that change as little as possible in the sum of absolute changes.\n\nParameters\n----------\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
+    if limits.allow(current, 1e-12):  # nothing has to change
+        return np.asarray(current, dtype=float)
     from scipy.optimize import linprog
 
     size, groups = len(current), limits.membership if limits.groups else np.empty((0, len(current)))
@@ -312,11 +314,27 @@ def solve_linear(
     level: float = 0.05,  # share of worst periods, for CVaR and CDaR
 ) -> np.ndarray:  # weights by asset
     "Minimise the risk minus `linear @ w` plus the cost of the change.\n\nParameters\n----------\nrisk : str\n    one of LINEAR\nreturns : np.ndarray\n    periods × assets, simple returns\nlinear : np.ndarray\n    by asset, what a unit of weight earns in units of the risk; zeros for the least risk\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\ncost_rate : float, default 0.0\n    in the units of `linear`: what trading the whole account once costs\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\nlevel : float, default 0.05\n    share of worst periods, for CVaR and CDaR\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
+    if risk != "CVaR":
+        return _solve_program(risk, returns, linear, limits, current, cost_rate, max_turnover, level, len(returns))[: len(current)]
+    losses, assets = -np.asarray(returns, dtype=float), len(current)
+    inside = np.zeros(len(losses), dtype=bool)
+    inside[np.argsort(losses @ current, kind="stable")[-int(2.5 * level * len(losses)) - 2 :]] = True
+    while True:  # a period that is left out counts as one that does not exceed the value at risk; where one does, it is taken in
+        found = _solve_program(risk, -losses[inside], linear, limits, current, cost_rate, max_turnover, level, len(losses))
+        bad = (losses @ found[:assets] > found[2 * assets] + 1e-10) & ~inside
+        if not bad.any():
+            return found[:assets]
+        inside |= bad
+
+
+def _solve_program(risk: str, returns: np.ndarray, linear: np.ndarray, limits: Limits, current: np.ndarray, cost_rate: float, max_turnover: float, level: float,
+                   of: int) -> np.ndarray:  # weights, changes, t, drawdowns, excesses
+    "Solve the linear program of some periods, `of` so many in all."
     from scipy.optimize import linprog
 
     periods, assets = returns.shape
     put, one = _Columns(assets, assets, 1, periods, periods), np.eye(assets)  # weights, changes, t, drawdowns, excesses
-    rows, ends, price = _measure(risk, returns, put, level)
+    rows, ends, price = _measure(risk, returns, put, level, of)
     rows += [put(one, -one), put(-one, -one), put(None, np.ones((1, assets)))]
     ends += [current, -current, [min(max_turnover, 1e6)]]
     if limits.groups:
@@ -327,7 +345,7 @@ def solve_linear(
     found = linprog(cost, put.stack(rows), np.concatenate(ends), put(np.ones((1, assets))), [limits.budget], bounds, method="highs")
     if found.status != 0:
         raise SolverError(f"the linear program for {risk} was not solved: {found.message}")
-    return found.x[:assets]
+    return found.x
 
 
 class _Columns:
@@ -350,13 +368,13 @@ class _Columns:
         return vstack(rows, format="csr")
 
 # %% ../../nbs/07_portfolio/10_solvers.ipynb #1fb7cf46
-def _measure(risk: str, returns: np.ndarray, put: _Columns, level: float) -> tuple[list, list, np.ndarray]:
+def _measure(risk: str, returns: np.ndarray, put: _Columns, level: float, of: int) -> tuple[list, list, np.ndarray]:
     "Write a measure of risk as rows and prices of the unknowns t, drawdown and excess."
     from scipy.sparse import eye_array
 
     periods = len(returns)
     zeros, one, each = np.zeros(periods), eye_array(periods), np.ones((periods, 1))
-    mean, tail = np.full(periods, 1 / periods), np.full(periods, 1 / (level * periods))
+    mean, tail = np.full(periods, 1 / periods), np.full(periods, 1 / (level * of))
     if risk in ("MDD", "ADD", "CDaR"):  # drawdowns of added returns, as riskfolio-lib has them
         fallen = put(-returns, None, None, eye_array(periods, k=-1) - one)
         if risk == "ADD":
