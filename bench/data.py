@@ -72,9 +72,20 @@ def main() -> None:
         show("cleaning: rule checks of single bars", SYMBOLS * BARS / took / 1e6, "million bars/s")
         one = bars.xs("S0001", axis=1, level=1)
         show("cleaning: one symbol", len(one) / timed(lambda: clean_frame(one, "S0001"), 5) / 1e6, "million bars/s")
+        large(store, bars)
         daily(folder)
     finally:
         shutil.rmtree(folder)
+
+
+def large(store: BarStore, bars: pd.DataFrame) -> None:
+    "Three times as many symbols more: 21 million rows."
+    for letter in "ABC":
+        other = bars.set_axis(bars.columns.set_levels(letter + bars.columns.levels[1].str[1:], level=1), axis=1)
+        store.upsert(other, "1d", "bench")
+    show("store: 21 million rows, one symbol, one year", timed(lambda: store.read(["A0500"], "1d", "2010-01-01", "2010-12-31"), 5), "s")
+    day = bars.iloc[[-1]].set_axis(bars.index[[-1]] + pd.Timedelta(days=30))
+    show("store: 21 million rows, a new day of 1,000 symbols", timed(lambda: store.upsert(day, "1d", "bench"), 1), "s", "asked for", 0.3)
 
 
 def daily(folder: Path) -> None:
