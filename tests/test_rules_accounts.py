@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from five_marks import ACCOUNT, BROUGHT, FILLS, LOTS, MARKS, SALES, day, five_marks
 
-import trading.accounting.ledger as ledger_module
+import trading.accounting.kept_folds as kept_folds
 from trading.accounting.account_book import (
     Book,
     BookBuilder,
@@ -51,7 +51,7 @@ def same_as_mark(book: Book, mark) -> None:
 
 @pytest.mark.parametrize("many", [10_000, 1, 2])  # event by event, and as columns in blocks
 def test_the_account_of_five_marks(ledger, monkeypatch, many):
-    monkeypatch.setattr(ledger_module, "MANY", many)
+    monkeypatch.setattr(kept_folds, "MANY", many)
     five_marks(ledger)
     last = ledger.book(ACCOUNT)
     same_as_mark(last, MARKS[4])
@@ -67,7 +67,7 @@ def test_the_account_of_five_marks(ledger, monkeypatch, many):
 
 
 def test_an_account_is_added_up_step_by_step_as_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "MANY", 2)
+    monkeypatch.setattr(kept_folds, "MANY", 2)
     for days in range(1, 6):
         fresh = Ledger(tmp_path / f"{days}.db")
         same_as_mark(five_marks(fresh, days).book(ACCOUNT), MARKS[days - 1])
