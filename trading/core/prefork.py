@@ -21,7 +21,7 @@ ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
                       "ARCH_DISABLE_NUMBA": "1"}  # of the kernel of a run; arch brings its loops compiled, and would import numba for those that nobody asks for
 _READ_EARLY = ("PYTHON", "LD_", "OMP_", "OPENBLAS_", "MKL_", "VECLIB_", "NUMEXPR_", "NUMBA_", "ARCH_", "MPL", "ARROW_", "LANG", "LC_")  # variables that a library or Python itself reads once
-_QUIET_THREADS = {"jemalloc_bg_thd"}  # threads of a library that takes care of forks itself
+_QUIET_THREADS = {"jemalloc_bg_thd", "polars-ooc-clea"}  # threads that a fork can do without: of an allocator that takes care of it, and what sweeps files of polars
 _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _PATIENCE = 10.0  # seconds that either side waits for a word of the other before anything is begun
 
