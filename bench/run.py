@@ -63,13 +63,14 @@ def main(wanted: list[str]) -> int:
         rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode or not rows:
             failed.append(script.stem)
-            continue
+        if not rows:
+            continue  # what was measured before a figure was missed is kept
         print(*(f"{r['figure']}: {number(r['value'])} {r.get('unit', '')}" for r in rows), sep="\n")
         kept[script.stem] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "rows": rows}
         KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
         write_table(kept)
     if failed:
-        print(f"Error: no figures from {', '.join(failed)}; run the script by itself to see why", file=sys.stderr)
+        print(f"Error: no figures, or not those that were asked for, from {', '.join(failed)}; run the script by itself to see why", file=sys.stderr)
     return 1 if failed else 0
 
 

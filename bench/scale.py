@@ -293,6 +293,7 @@ ALLOWED = {  # what may grow faster, and why
     "validation by days, walk forward, every 20 days": 1.5,  # each test hands the rule all bars before it
     "sweep by bars, sweep": 1.45,  # an indicator of 250,000 bars, 2 MB, no longer fits into the cache of a core
     "sweep by bars, sweep, counted": 1.45,
+    "backtest by symbols, weights, every bar": 1.3,  # a table of 500 symbols, 10 MB, no longer fits either
     "forecast by symbols, features": 1.45,  # 240 MB that are touched for the first time: the system makes each page
 }
 NOISE = 0.02  # seconds: an exponent between two times that are this short says nothing
