@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -140,19 +139,13 @@ def forecasts(symbols: int, years: int) -> Steps:
 
 
 def plans(holdings: int) -> Steps:
-    import numpy as np
+    from plan import inputs
 
-    from trading.core.instruments import Instrument
-    from trading.execution.plan import PlanConstraints, make_plan
+    from trading.execution.plan import make_plan
 
-    rng, symbols, now = np.random.default_rng(0), [f"S{n:05d}" for n in range(holdings)], datetime(2024, 5, 3, tzinfo=UTC)
-    prices = {s: round(float(p), 2) for s, p in zip(symbols, rng.uniform(1, 500, holdings), strict=True)}
-    held = {s: Decimal(int(n)) / 100 for s, n in zip(symbols, rng.integers(0, 100_000, holdings), strict=True)}
-    targets = dict(zip(symbols, rng.dirichlet(np.ones(holdings)) * 0.99, strict=True))
-    markets = {s: Instrument(s, amount_step=Decimal("0.01"), price_step=Decimal("0.01")) for s in symbols}
-    rules = PlanConstraints(fee_rate=Decimal("0.001"), min_trade=Decimal(10), min_cash=Decimal("0.01"))
+    given = inputs(holdings)
     made = []
-    yield "plan", lambda: made.append(make_plan("b", now, held, Decimal(10_000), targets, prices, markets, rules, "USD"))
+    yield "plan", lambda: made.append(make_plan(*given))
     yield "plan written, read and named", lambda: type(made[0]).from_json(made[0].to_json()).hash
 
 
